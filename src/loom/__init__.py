@@ -1,0 +1,1 @@
+"""Loom: a Mistral-first LLM library."""

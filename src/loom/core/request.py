@@ -1,0 +1,162 @@
+"""What is asked of a model: one value that travels through every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from loom.core.messages import Message
+
+__all__ = [
+    "ChatRequest",
+    "NamedTool",
+    "ResponseFormat",
+    "Sampling",
+    "Timeouts",
+    "ToolChoice",
+    "ToolSpec",
+]
+
+
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A tool as the model sees it.
+
+    Attributes:
+        name: 1 to 64 of `A-Z a-z 0-9 _ -` for Mistral (contract: section 2).
+        description: What it does and when to use it.
+        parameters: JSON schema of its arguments.
+        strict: Whether the vendor shall force arguments into the schema; None leaves it out.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] = {}
+    strict: bool | None = None
+
+
+class NamedTool(msgspec.Struct, frozen=True):
+    """The choice of one tool by its name."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "any", "required"] | NamedTool
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The form of the answer.
+
+    Attributes:
+        type: "text", "json_object" or "json_schema".
+        name: The schema's name; only with "json_schema".
+        schema: The JSON schema; only with "json_schema".
+        description: What the schema is for.
+        strict: Whether the answer must fit to the letter; None leaves it out.
+    """
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema: Mapping[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How tokens are drawn. None means "not sent"; 0 is a value.
+
+    Attributes:
+        temperature: 0.0 to 2.0 here; Mistral takes up to 1.5 (contract: section 2).
+        top_p: Above 0, up to 1.
+        max_tokens: At least 1; the answer's longest length in tokens.
+        min_tokens: At least 0.
+        top_k: At least 1.
+        stop: Texts that end the answer; they are not part of it.
+        random_seed: At least 0; equal seeds give equal answers as far as the vendor can.
+        presence_penalty: -2.0 to 2.0.
+        frequency_penalty: -2.0 to 2.0.
+        repetition_penalty: Above 0.
+        n: How many answers, at least 1.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    top_k: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    random_seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    n: int | None = None
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How long each phase of a call may take, in seconds.
+
+    Attributes:
+        pool_s: Waiting for a free slot of the connection pool.
+        connect_s: Name look-up, TCP and TLS.
+        write_s: Sending the request.
+        first_byte_s: From the request's last byte to the reply's headers.
+        idle_s: Between two events of a stream, or two pieces of a body.
+        total_s: The whole call.
+    """
+
+    pool_s: float = 10.0
+    connect_s: float = 5.0
+    write_s: float = 30.0
+    first_byte_s: float = 60.0
+    idle_s: float = 30.0
+    total_s: float = 600.0
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A request for one answer (or `sampling.n` of them).
+
+    Attributes:
+        model: The model's id or alias.
+        messages: The conversation, oldest first.
+        tools: What the model may call.
+        tool_choice: Whether it may, must, or must not; None leaves the vendor's default (auto).
+        parallel_tool_calls: Whether it may call several at once; None leaves the default (True).
+        sampling: How tokens are drawn.
+        response_format: The form of the answer.
+        prediction: Text that the answer is likely to repeat.
+        reasoning_effort: How long to think; which words a model takes is in its card.
+        prompt_mode: "reasoning", deprecated by the vendor.
+        guardrails: Moderation settings, as the vendor's JSON.
+        prompt_cache_key: Requests with one key share the vendor's prompt cache.
+        service_tier: "auto" or "standard_only".
+        safe_prompt: Deprecated by the vendor.
+        metadata: Labels for the vendor's logs.
+        stream: Whether the wire is asked for a stream.
+        timeouts: Limits by phase.
+        extra: Further body fields, sent as they are: for what a vendor added after this version.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    sampling: Sampling = Sampling()
+    response_format: ResponseFormat | None = None
+    prediction: str | None = None
+    reasoning_effort: str | None = None
+    prompt_mode: str | None = None
+    guardrails: tuple[Mapping[str, Any], ...] | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+    safe_prompt: bool | None = None
+    metadata: Mapping[str, Any] | None = None
+    stream: bool = False
+    timeouts: Timeouts = Timeouts()
+    extra: Mapping[str, Any] = {}

@@ -1,0 +1,193 @@
+"""What a wire format offers: both roles of one conversation, pure, without I/O."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from loom.core.errors import LoomError
+from loom.core.events import StreamEvent
+from loom.core.request import ChatRequest
+from loom.core.response import LLMResponse, Partial
+
+__all__ = ["ChatDecoder", "ChatEncoder", "Dialect", "EncodedRequest", "ErrorReply"]
+
+
+class EncodedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A request as it is sent.
+
+    Attributes:
+        body: JSON, UTF-8.
+        repairs: What was changed in the history to make it legal, one sentence each.
+        tool_ids: Ids on the wire, and the caller's ids that they stand for.
+    """
+
+    body: bytes
+    repairs: tuple[str, ...] = ()
+    tool_ids: Mapping[str, str] = {}
+
+
+class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as a server answers it."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+
+class ChatDecoder(Protocol):
+    """
+    Client role, streamed: bytes in, events out.
+
+    `copy.copy(decoder)` gives an independent decoder in the same state.
+    """
+
+    complete: bool
+    """Whether the answer is whole and its usage known: nothing more need be read."""
+
+    finished: bool
+    """Whether every answer has ended (a finish reason for each choice, or `[DONE]`)."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """
+        Take the next bytes.
+
+        Args:
+            data: Any cut of the body.
+
+        Returns:
+            The model events that they complete; `Completed` is not among them.
+
+        Raises:
+            LoomError: An error that the vendor sent in the stream, `MalformedReply` or
+                `ReplyTooLarge`; `.partial` holds what came before.
+        """
+
+    @abstractmethod
+    def finish(self) -> LLMResponse:
+        """
+        The body ended: give the answer.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            StreamTruncated: If neither a finish reason nor `[DONE]` was seen.
+        """
+
+    @abstractmethod
+    def partial(self) -> Partial:
+        """What has arrived so far."""
+
+
+class ChatEncoder(Protocol):
+    """Server role, streamed: events in, bytes out."""
+
+    @abstractmethod
+    def start(self) -> bytes:
+        """The bytes before the first event."""
+
+    @abstractmethod
+    def encode(self, event: StreamEvent) -> bytes:
+        """
+        One event as bytes; empty for notices and for what goes out with `Completed`.
+
+        Args:
+            event: The next event of a provider's stream.
+        """
+
+    @abstractmethod
+    def error(self, error: LoomError) -> bytes:
+        """An error in the middle of a stream; nothing follows it."""
+
+
+class Dialect(Protocol):
+    """A wire format, client role first, server role second."""
+
+    name: str
+
+    @abstractmethod
+    def encode_request(self, request: ChatRequest) -> EncodedRequest:
+        """
+        The body for a request, its history made legal.
+
+        Args:
+            request: What is asked.
+
+        Raises:
+            InvalidRequest: If the history cannot be made legal; the message names the position.
+        """
+
+    @abstractmethod
+    def decode_response(self, body: bytes, headers: Mapping[str, str]) -> LLMResponse:
+        """
+        A plain answer.
+
+        Args:
+            body: The reply's body.
+            headers: Its headers, names in lower case.
+
+        Raises:
+            MalformedReply: If it is not an answer.
+        """
+
+    @abstractmethod
+    def decoder(self, headers: Mapping[str, str], choices: int = 1) -> ChatDecoder:
+        """
+        A decoder for one streamed answer.
+
+        Args:
+            headers: The reply's headers, names in lower case.
+            choices: How many answers were asked for.
+        """
+
+    @abstractmethod
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LoomError:
+        """
+        The error that a reply with such a status means; it is returned, not raised.
+
+        Args:
+            status: The HTTP status.
+            headers: Names in lower case.
+            body: As it came; may be empty, HTML, or cut.
+        """
+
+    @abstractmethod
+    def decode_request(self, body: bytes) -> ChatRequest:
+        """
+        Server role: what a caller asks.
+
+        Args:
+            body: JSON, UTF-8.
+
+        Raises:
+            InvalidRequest: If it is not a chat request; the message names the field.
+        """
+
+    @abstractmethod
+    def encode_response(self, response: LLMResponse) -> bytes:
+        """Server role: a plain answer."""
+
+    @abstractmethod
+    def encoder(self, request: ChatRequest, id: str, created: int) -> ChatEncoder:  # noqa: A002
+        """
+        Server role: an encoder for one streamed answer.
+
+        Args:
+            request: What was asked.
+            id: The answer's id.
+            created: Unix time in seconds.
+        """
+
+    @abstractmethod
+    def encode_error(self, error: LoomError) -> ErrorReply:
+        """Server role: an error."""
+
+    @abstractmethod
+    def encode_stream(self, events: Iterable[StreamEvent]) -> bytes:
+        """Server role: a whole stream at once; for tests."""
