@@ -1,0 +1,37 @@
+"""What an import costs: nothing heavy, no socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# Each costs tens of milliseconds, and none is needed before the first call.
+HEAVY = {
+    "aiohttp", "click", "griffe", "hvac", "importlib.metadata", "keyring", "pydantic", "rich",
+    "rich_click", "sqlite3", "ssl", "starlette", "tomlkit", "uvicorn",
+}  # fmt: skip
+
+PROBE = """
+import json, sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
+{statement}
+print(json.dumps([sorted(set(sys.modules)), opened]))
+"""
+
+
+@pytest.mark.parametrize("statement", ["import loom", "from loom import Mistral, AsyncMistral"])
+def test_an_import_is_light(statement: str) -> None:
+    """Importing the client loads no heavy module and touches no socket."""
+    probe = subprocess.run(
+        [sys.executable, "-I", "-c", PROBE.format(statement=statement)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    modules, opened = json.loads(probe.stdout)
+
+    assert set() == HEAVY & set(modules)
+    assert [] == opened
