@@ -213,8 +213,8 @@ def test_every_module_keeps_to_the_table() -> None:
 
 def test_the_rooms_on_disk_are_the_rooms_of_the_table() -> None:
     """The table lists every room that exists and no other."""
-    apart = ("__init__.py", "__main__.py", "__pycache__", "py.typed")
-    on_disk = {path.name.removesuffix(".py") for path in SOURCE.iterdir() if path.name not in apart}
+    rooms = {path.relative_to(SOURCE).parts[0] for path in SOURCE.rglob("*.py")}
+    on_disk = {room.removesuffix(".py") for room in rooms - {"__init__.py", "__main__.py"}}
 
     assert set(RULES.floors) == on_disk
 
