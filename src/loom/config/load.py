@@ -1,0 +1,203 @@
+"""
+Settings from the environment and two files.
+
+The first that says something wins: a flag or an argument, then `LOOM_*` in the environment, then
+`looms.toml` in the current folder, then the user's `config.toml`, then the default.
+Flags and arguments are the business of whoever has them; the rest is here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loom.config.settings import Settings, VaultSettings, parse_as_of
+from loom.core.errors import ConfigInvalid
+
+__all__ = ["load_settings", "normalise_base_url", "project_file", "user_file"]
+
+# A folder that somebody downloaded must not send the user's key to an address of its choice.
+_NOT_IN_PROJECT = ("proxy", "vault")
+_FROM_ENVIRONMENT = tuple(
+    name for name in Settings.__struct_fields__ if name not in {"mistral_api_key", "vault"}
+)
+
+
+def user_file() -> Path:
+    """The user's settings: `~/.config/looms/config.toml` on Linux, XDG variables honoured."""
+    from platformdirs import user_config_path  # noqa: PLC0415 - start-up time
+
+    return user_config_path("looms") / "config.toml"
+
+
+def project_file() -> Path:
+    """The project's settings: `looms.toml` in the current folder, not in those above it."""
+    return Path("looms.toml")
+
+
+def load_settings() -> Settings:
+    """
+    Read the environment and the two files, each once.
+
+    Returns:
+        The settings; `base_url` normalised, `data_dir` always filled.
+
+    Raises:
+        ConfigInvalid: If a file is not TOML, a name is unknown or a value does not fit.
+    """
+    values = _read_file(user_file(), project=False)
+    for source in (_read_file(project_file(), project=True), _read_environment(os.environ)):
+        vault = {**values.get("vault", {}), **source.get("vault", {})}
+        values = {**values, **source, "vault": vault}
+    values["vault"] = VaultSettings(**values["vault"])
+    if values.get("data_dir") is None:
+        from platformdirs import user_data_path  # noqa: PLC0415 - start-up time
+
+        values["data_dir"] = user_data_path("looms")
+    return Settings(**values)
+
+
+def normalise_base_url(url: str) -> str:
+    """
+    Bring an API address into the one form that is used inside.
+
+    Args:
+        url: With or without a trailing `/v1`; `https`, or `http` for a loopback address.
+
+    Returns:
+        The address, ending in `/v1`.
+
+    Raises:
+        ConfigInvalid: If it is not such an address. A password in it is not repeated.
+    """
+    from urllib.parse import urlsplit  # noqa: PLC0415 - most calls have no base_url
+
+    text = url.strip()
+    if not text or any(not "!" <= character <= "~" for character in text):
+        raise ConfigInvalid("'base_url' must not be empty and must hold printable ASCII only")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigInvalid(f"'base_url' is not an address: {error}") from None
+    if "@" in parts.netloc:
+        raise ConfigInvalid("'base_url' must not hold a user name or password: give the key apart")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigInvalid(f"'base_url' must start with https:// and name a host: {text!r}")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ConfigInvalid(
+            f"'base_url' must use https, or the key would travel in clear: {text!r}"
+            " (http is accepted for loopback addresses only)"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigInvalid(f"'base_url' must have no query and no fragment: {text!r}")
+    path = parts.path.rstrip("/")
+    if path.endswith("/chat/completions"):
+        raise ConfigInvalid(f"'base_url' must end before /chat/completions: {text!r}")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    origin = f"{parts.scheme}://{host}" if port is None else f"{parts.scheme}://{host}:{port}"
+    return f"{origin}{path}" if path.endswith("/v1") else f"{origin}{path}/v1"
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address  # noqa: PLC0415 - only plain http comes here
+
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, section 6.3
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_file(path: Path, *, project: bool) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path}: cannot be read: {error}") from error
+    import tomllib  # noqa: PLC0415 - most machines have no file
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"{path}: not TOML: {error}") from error
+    values = {key: _value(key, value, place=f"{path}: ") for key, value in table.items()}
+    if project:
+        _refuse_in_project(values, path)
+    return values
+
+
+def _refuse_in_project(values: Mapping[str, Any], path: Path) -> None:
+    refused = [name for name in _NOT_IN_PROJECT if name in values]
+    if not values.get("base_url", "http:").startswith("http:"):
+        refused.append("base_url")
+    if refused:
+        raise ConfigInvalid(
+            f"{path}: {refused[0]!r} is not taken from a project's file, because a folder must not"
+            f" choose where your key is sent: set it in {user_file()} or as"
+            f" LOOM_{refused[0].upper()}"
+        )
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in _FROM_ENVIRONMENT:
+        variable = f"LOOM_{name.upper()}"
+        text = environment.get(variable, "").strip()
+        if text:
+            values[name] = _value(name, text, place=f"{variable}: ")
+    vault = {
+        field: environment[variable].strip()
+        for field in VaultSettings.__struct_fields__
+        if environment.get(variable := f"LOOM_VAULT_{field.upper()}", "").strip()
+    }
+    return {**values, "vault": vault} if vault else values
+
+
+def _value(key: str, value: Any, *, place: str) -> Any:
+    _check_name(key, Settings.__struct_fields__, place)
+    if key == "vault":
+        if not isinstance(value, dict):
+            raise ConfigInvalid(f"{place}'vault' must be a table: [vault]")
+        for field in value:
+            _check_name(field, VaultSettings.__struct_fields__, f"{place}[vault] ")
+    try:
+        return _converted(key, value)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigInvalid(f"{place}{key!r}: {error}") from None
+    except ConfigInvalid as error:
+        raise ConfigInvalid(f"{place}{error.message}") from None
+
+
+def _converted(key: str, value: Any) -> Any:
+    if key == "base_url" and isinstance(value, str):
+        return normalise_base_url(value)
+    if key == "as_of" and isinstance(value, str):
+        return parse_as_of(value)
+    if key == "data_dir" and isinstance(value, str):
+        return Path(value).expanduser()
+    if key == "vault":
+        msgspec.convert(value, VaultSettings)
+        return value
+    if key == "secrets_order" and isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    kinds = msgspec.structs.fields(Settings)
+    kind = next(field.type for field in kinds if field.name == key)
+    # Not strict: the environment has only texts ("0.5", "true").
+    return msgspec.convert(value, kind, strict=not isinstance(value, str))
+
+
+def _check_name(name: str, known: tuple[str, ...], place: str) -> None:
+    if name in known:
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - only on the way to an error
+
+    near = get_close_matches(name, known, n=1)
+    wish = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    raise ConfigInvalid(f"{place}unknown setting {name!r}: {wish}")
