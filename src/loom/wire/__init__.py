@@ -1,1 +1,1 @@
-"""."""
+"""Floor 1: bytes and dicts to core values and back; pure, without I/O."""

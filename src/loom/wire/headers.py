@@ -1,0 +1,128 @@
+"""What reply headers say: limits, waits, request ids. Garbage in them never fails a call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from loom.core.response import RateLimitState
+
+__all__ = ["rate_limit_state", "request_id", "retry_after_s"]
+
+_NUMBER = re.compile(r"\d{1,18}(\.\d{1,9})?")
+
+# Three families, newest first (contract/mistral.md section 5: 2026, 2025, 2024 to mid 2025).
+# Where two name one thing, the newer wins.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "limit_requests_minute": ("x-ratelimit-limit-req-minute",),
+    "remaining_requests_minute": ("x-ratelimit-remaining-req-minute",),
+    "limit_tokens_minute": (
+        "x-ratelimit-limit-tokens-minute",
+        "x-ratelimitbysize-limit-minute",
+        "ratelimitbysize-limit",
+    ),
+    "remaining_tokens_minute": (
+        "x-ratelimit-remaining-tokens-minute",
+        "x-ratelimitbysize-remaining-minute",
+        "ratelimitbysize-remaining",
+    ),
+    "limit_tokens_month": ("x-ratelimit-limit-tokens-month", "x-ratelimitbysize-limit-month"),
+    "remaining_tokens_month": (
+        "x-ratelimit-remaining-tokens-month",
+        "x-ratelimitbysize-remaining-month",
+    ),
+    "query_cost_tokens": ("x-ratelimit-tokens-query-cost", "ratelimitbysize-query-cost"),
+}
+_NOTHING = RateLimitState()
+
+
+def rate_limit_state(headers: Mapping[str, str]) -> RateLimitState:
+    """
+    The limits that a reply's headers tell of, in any of the three families.
+
+    Args:
+        headers: Names in lower case.
+
+    Returns:
+        What they say; None in each field that they do not name, or not with a number.
+    """
+    found = {name: value for name, value in headers.items() if "ratelimit" in name}
+    if not found:
+        return _NOTHING
+    numbers: dict[str, int | None] = {}
+    for field, names in _FIELDS.items():
+        for name in names:
+            if (number := _number(found.get(name))) is not None:
+                numbers[field] = int(number)
+                break
+    reset_s = _number(found.get("ratelimitbysize-reset"))
+    return RateLimitState(**numbers, reset_s=reset_s, headers=found)
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """
+    Seconds that the server asks to wait.
+
+    `retry-after-ms` wins over `retry-after`; a date is measured from the reply's own `date`
+    header, so that a wrong clock on this machine does not count. Several headers, negative
+    numbers and words are treated as none.
+
+    Args:
+        headers: Names in lower case.
+        now: Used for a date when the reply has no `date` header.
+
+    Returns:
+        Seconds, at least 0; None when nothing sensible was asked.
+
+    Source: RFC 9110, section 10.2.3; `retry-after-ms`: mistralai SDK 3.7.0.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    until = _date(value)
+    since = _date(headers.get("date")) or now
+    if until is None or since is None:
+        return None
+    return max(0.0, (until - since).total_seconds())
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """
+    The vendor's id of the request.
+
+    Args:
+        headers: Names in lower case.
+
+    Returns:
+        The id, at most 128 printable characters; None when there is none.
+    """
+    for name in ("mistral-correlation-id", "x-kong-request-id", "x-request-id"):
+        value = headers.get(name, "")
+        if value and value.isprintable():
+            return value[:128]
+    return None
+
+
+def _number(value: str | None) -> float | None:
+    if value is None:
+        return None
+    text = value.strip()
+    return float(text) if _NUMBER.fullmatch(text) and text.isascii() else None
+
+
+def _date(value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)

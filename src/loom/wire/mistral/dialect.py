@@ -1,0 +1,105 @@
+"""Mistral's dialect: one object, both roles; each method hands over to the file that knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from loom.core.errors import InvalidRequest, LoomError
+from loom.core.events import StreamEvent
+from loom.core.request import ChatRequest
+from loom.core.response import LLMResponse
+from loom.wire.dialect import Dialect, EncodedRequest, ErrorReply
+from loom.wire.mistral.encoder import MistralEncoder, encode_chat_response
+from loom.wire.mistral.errors import decode_error_reply, encode_error_reply
+from loom.wire.mistral.history import legal_history
+from loom.wire.mistral.reply import MistralDecoder, decode_chat_response
+from loom.wire.mistral.request import decode_chat_request, encode_chat_request
+
+__all__ = ["MistralDialect"]
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class MistralDialect(Dialect):
+    """The format of `api.mistral.ai/v1/chat/completions` as of August 2026."""
+
+    name = "mistral"
+
+    def encode_request(self, request: ChatRequest) -> EncodedRequest:
+        """
+        The body for a request, its history made legal.
+
+        Args:
+            request: What is asked.
+
+        Returns:
+            The body, the repairs, and the tool ids that were mapped.
+
+        Raises:
+            InvalidRequest: If the history cannot be made legal, or a value is not JSON.
+        """
+        history = legal_history(request.messages)
+        if history.messages is not request.messages:
+            request = msgspec.structs.replace(request, messages=history.messages)
+        try:
+            body = _encode(encode_chat_request(request))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequest(
+                f"the request cannot be written as JSON: {type(error).__name__};"
+                " metadata, tools, schemas and extra fields must be plain JSON values,"
+                " and text must not hold lone surrogates"
+            ) from None
+        return EncodedRequest(body=body, repairs=history.repairs, tool_ids=history.tool_ids)
+
+    def decode_response(self, body: bytes, headers: Mapping[str, str]) -> LLMResponse:
+        """A plain answer; raises what `reply.decode_chat_response` raises."""
+        return decode_chat_response(body, headers)
+
+    def decoder(self, headers: Mapping[str, str], choices: int = 1) -> MistralDecoder:
+        """A decoder for one streamed answer of `choices` answers."""
+        return MistralDecoder(headers, choices)
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LoomError:
+        """The error that a reply means; it is returned, not raised."""
+        return decode_error_reply(status, headers, body)
+
+    def decode_request(self, body: bytes) -> ChatRequest:
+        """
+        Server role: what a caller asks.
+
+        Args:
+            body: JSON, UTF-8.
+
+        Returns:
+            The request.
+
+        Raises:
+            InvalidRequest: If it is not a chat request; the message names the field.
+        """
+        try:
+            value = _decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            raise InvalidRequest("the body is not JSON", http_status=422) from None
+        if not isinstance(value, Mapping):
+            raise InvalidRequest("the body must be a JSON object", http_status=422)
+        return decode_chat_request(value)
+
+    def encode_response(self, response: LLMResponse) -> bytes:
+        """Server role: a plain answer."""
+        return encode_chat_response(response)
+
+    def encoder(self, request: ChatRequest, id: str, created: int) -> MistralEncoder:  # noqa: A002 - the wire's name
+        """Server role: an encoder for one streamed answer."""
+        return MistralEncoder(request.model, id, created)
+
+    def encode_error(self, error: LoomError) -> ErrorReply:
+        """Server role: an error."""
+        return encode_error_reply(error)
+
+    def encode_stream(self, events: Iterable[StreamEvent]) -> bytes:
+        """Server role: a whole stream at once; for tests."""
+        encoder = MistralEncoder("mistral-small-latest", "0" * 32, 0)
+        return encoder.start() + b"".join(encoder.encode(event) for event in events)

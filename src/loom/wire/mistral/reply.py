@@ -1,0 +1,365 @@
+"""
+Mistral's answers, client role: a plain body, or a stream of chunks (contract: section 4).
+
+The typed decode is the fast path. What does not fit it (a field of an unexpected type, an
+error inside the stream) is decoded again to plain values and read leniently: no call fails for
+a field that is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from loom.core.errors import LoomError, MalformedReply, StreamTruncated
+from loom.core.events import (
+    Finished,
+    PartReceived,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from loom.core.messages import TextPart, ThinkingPart
+from loom.core.response import Choice, LLMResponse, Partial, Usage
+from loom.wire.headers import rate_limit_state, request_id
+from loom.wire.mistral.answer import Answer
+from loom.wire.mistral.errors import decode_error_body
+from loom.wire.mistral.messages import decode_part
+from loom.wire.mistral.usage import decode_usage
+from loom.wire.sse import SSEDecoder
+
+__all__ = ["MistralDecoder", "decode_chat_response"]
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str | None = None
+    index: int | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | list[Any] | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _ChunkChoice(msgspec.Struct):
+    delta: _Delta
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_ChunkChoice] = []
+    usage: dict[str, Any] | None = None
+    id: str = ""
+    model: str = ""
+    created: int | None = None
+
+
+class _WholeChoice(msgspec.Struct):
+    message: _Delta
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Whole(msgspec.Struct):
+    choices: list[_WholeChoice]
+    usage: dict[str, Any] | None = None
+    id: str = ""
+    model: str = ""
+    created: int | None = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+_lenient = msgspec.json.Decoder().decode
+
+_BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
+
+
+def decode_chat_response(body: bytes, headers: Mapping[str, str]) -> LLMResponse:
+    """
+    A plain answer.
+
+    Args:
+        body: The reply's body. A body that is a stream after all is read as one.
+        headers: Names in lower case.
+
+    Returns:
+        The answer; `usage.estimated` is True when the vendor reported none.
+
+    Raises:
+        MalformedReply: If it is not an answer.
+        LoomError: If it is an error body in spite of status 200.
+    """
+    if body.lstrip()[:5] == b"data:":
+        decoder = MistralDecoder(headers)
+        decoder.feed(body)
+        return decoder.finish()
+    try:
+        raw = _lenient(body)
+        whole = _decode_whole(body)
+    except msgspec.ValidationError:
+        whole = _convert(raw, _Whole)
+    except _BAD_JSON as error:
+        raise MalformedReply(_not_json("the reply's body", error)) from None
+    if not whole.choices:
+        raise MalformedReply("the reply holds no answer: its 'choices' are empty")
+    choices: list[Choice] = []
+    for choice in whole.choices:
+        answer = Answer(choice.index)
+        _take(answer, choice.message, [])
+        answer.finish_reason = choice.finish_reason
+        choices.append(answer.choice(whole.id))
+    return LLMResponse(
+        choices=tuple(sorted(choices, key=lambda choice: choice.index)),
+        usage=decode_usage(whole.usage),
+        model=whole.model,
+        id=whole.id,
+        created=whole.created,
+        request_id=request_id(headers),
+        rate_limit=rate_limit_state(headers),
+        raw=raw,
+    )
+
+
+class MistralDecoder:
+    """
+    Decodes one streamed answer; any cut of the bytes gives the same answer.
+
+    `copy.copy` gives an independent decoder in the same state.
+
+    Args:
+        headers: The reply's headers, names in lower case.
+        choices: How many answers were asked for (`n`).
+    """
+
+    def __init__(self, headers: Mapping[str, str], choices: int = 1) -> None:
+        self._headers = headers
+        self._expected = choices
+        self._sse = SSEDecoder()
+        self._answers: dict[int, Answer] = {}
+        self._usage: Usage | None = None
+        self._last: bytes = b""
+        self._id = self._model = ""
+        self._created: int | None = None
+        self._ended = 0
+        self.finished = False
+        self.complete = False
+
+    def __copy__(self) -> MistralDecoder:
+        """An independent decoder in the same state."""
+        twin = MistralDecoder.__new__(MistralDecoder)
+        answers = {index: answer.copy() for index, answer in self._answers.items()}
+        twin.__dict__.update(self.__dict__, _sse=self._sse.copy(), _answers=answers)
+        return twin
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """
+        Take the next bytes.
+
+        Args:
+            data: Any cut of the body.
+
+        Returns:
+            The model events that they complete, without `Completed`.
+
+        Raises:
+            LoomError: An error inside the stream, `MalformedReply`, `ReplyTooLarge`; `.partial`
+                holds what came before.
+        """
+        events: list[StreamEvent] = []
+        if self.complete:
+            return events  # whatever follows the end is not ours to judge
+        try:
+            for payload in self._sse.feed(data):
+                if payload == b"[DONE]":
+                    self.finished = self.complete = True
+                    break
+                self._take_chunk(payload, events)
+        except LoomError as error:
+            error.partial = self.partial()
+            raise
+        return events
+
+    def finish(self) -> LLMResponse:
+        """
+        The body ended: give the answer.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            StreamTruncated: If neither a finish reason for every answer nor `[DONE]` came.
+        """
+        if not self.finished or not self._answers:
+            raise StreamTruncated(
+                "the stream ended before the answer was complete: no finish reason came",
+                partial=self.partial(),
+                request_id=request_id(self._headers),
+            )
+        answers = sorted(self._answers.values(), key=lambda answer: answer.index)
+        return LLMResponse(
+            choices=tuple(answer.choice(self._id) for answer in answers),
+            usage=self._usage or Usage(estimated=True),
+            model=self._model,
+            id=self._id,
+            created=self._created,
+            request_id=request_id(self._headers),
+            rate_limit=rate_limit_state(self._headers),
+            raw=_lenient(self._last) if self._last else None,
+        )
+
+    def partial(self) -> Partial:
+        """What has arrived so far, of the first answer."""
+        if not self._answers:
+            return Partial(usage=self._usage)
+        message = self._answers[min(self._answers)].choice(self._id).message
+        return Partial(
+            text=message.text,
+            thinking=message.thinking,
+            tool_calls=message.tool_calls,
+            usage=self._usage,
+        )
+
+    def _take_chunk(self, payload: bytes, events: list[StreamEvent]) -> None:
+        chunk = _decoded_chunk(payload)
+        if not chunk.choices and chunk.usage is None:
+            _raise_if_error(_lenient(payload))
+            return
+        self._last = payload
+        if not self._id:
+            self._id, self._model, self._created = chunk.id, chunk.model, chunk.created
+        for choice in chunk.choices:
+            answer = self._answers.get(choice.index)
+            if answer is None:
+                answer = self._answers[choice.index] = Answer(choice.index)
+            delta = choice.delta
+            if type(delta.content) is str and delta.tool_calls is None:
+                if delta.content:
+                    answer.add_text(delta.content)
+                    events.append(TextDelta(delta.content, choice.index))
+            else:
+                _take(answer, delta, events)
+            if choice.finish_reason is not None:
+                self._end(answer, choice.finish_reason, events)
+        if chunk.usage is not None:
+            self._usage = decode_usage(chunk.usage)
+            events.append(UsageReported(self._usage))
+        self.complete = self.finished and self._usage is not None
+
+    def _end(self, answer: Answer, reason: str, events: list[StreamEvent]) -> None:
+        if answer.finish_reason is None:
+            self._ended += 1
+        answer.finish_reason = reason
+        events.append(Finished(reason, answer.index))
+        self.finished = self._ended >= self._expected
+
+
+def _decoded_chunk(payload: bytes) -> _Chunk:
+    try:
+        return _decode_chunk(payload)
+    except msgspec.ValidationError:
+        converted: _Chunk = _convert(_lenient(payload), _Chunk)
+        return converted
+    except _BAD_JSON as error:
+        raise MalformedReply(_not_json("an event of the stream", error)) from None
+
+
+def _take(answer: Answer, delta: _Delta, events: list[StreamEvent]) -> None:
+    """Add a delta (or a whole message, which is one large delta) to an answer."""
+    content = delta.content
+    if isinstance(content, str):
+        if content:
+            answer.add_text(content)
+            events.append(TextDelta(content, answer.index))
+    elif content is not None:
+        for i, value in enumerate(content):
+            _take_part(answer, value, f"content[{i}]", events)
+    for call in delta.tool_calls or ():
+        arguments = call.function.arguments
+        if isinstance(arguments, dict):
+            arguments = msgspec.json.encode(arguments).decode()
+        name, text = call.function.name or "", arguments or ""
+        place = answer.add_call(call.index, call.id or "", name, text)
+        events.append(ToolCallDelta(place, call.id or "", name, text, answer.index))
+
+
+def _take_part(answer: Answer, value: Any, where: str, events: list[StreamEvent]) -> None:
+    try:
+        part = decode_part(value, where, lenient=True)
+    except LoomError:
+        raise MalformedReply(f"the answer's {where} is not a chunk that can be read") from None
+    answer.add_part(part)
+    match part:
+        case TextPart(text=text):
+            events.append(TextDelta(text, answer.index))
+        case ThinkingPart():
+            events.append(ThinkingDelta(part.text, answer.index))
+        case _:
+            events.append(PartReceived(part, answer.index))
+
+
+def _convert(value: Any, kind: type[Any]) -> Any:
+    """Read plain values as `kind`, leaving out what does not fit and is not needed."""
+    _raise_if_error(value)
+    if isinstance(value, dict):
+        value = {**value, "choices": [_tidy(choice) for choice in value.get("choices") or []]}
+        for name in ("usage", "id", "model", "created"):
+            try:
+                msgspec.convert({**value, "choices": []}, kind)
+                break
+            except msgspec.ValidationError:
+                value.pop(name, None)
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise MalformedReply(f"the reply is not a chat answer: {error}") from None
+
+
+def _tidy(choice: Any) -> Any:
+    if not isinstance(choice, dict):
+        return choice
+    name = "delta" if "delta" in choice else "message"
+    said = choice.get(name) or {}
+    calls = [
+        {
+            **call,
+            "id": call.get("id") if isinstance(call.get("id"), str) else None,
+            "index": call.get("index") if isinstance(call.get("index"), int) else None,
+        }
+        for call in said.get("tool_calls") or []
+        if isinstance(call, dict) and isinstance(call.get("function"), dict)
+    ]
+    index, reason = choice.get("index"), choice.get("finish_reason")
+    return {
+        name: {"content": said.get("content"), "tool_calls": calls},
+        "index": index if isinstance(index, int) else 0,
+        "finish_reason": None if reason is None else str(reason),
+    }
+
+
+def _raise_if_error(value: Any) -> None:
+    if not isinstance(value, dict):
+        raise MalformedReply(f"the reply is a JSON {type(value).__name__}, not an object")
+    if "error" in value or str(value.get("object")).lower() == "error":
+        raise decode_error_body(value)
+    if "choices" not in value and ("detail" in value or "message" in value):
+        raise decode_error_body(value)
+
+
+def _not_json(what: str, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"{what} is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return f"{what} is not UTF-8"
+    return f"{what} is not JSON: {error}"
