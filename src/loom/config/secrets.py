@@ -85,11 +85,14 @@ def find_api_key(
             return _checked(value, source)
     variable = name.upper()
     tried = f" ({'; '.join(notes)})" if notes else ""
-    raise InvalidAPIKey(
+    error = InvalidAPIKey(
         f"API key is required: pass api_key=..., or set the environment variable {variable}{tried}",
         hint=f"export {variable}=..., or pass api_key=...; without a key, use the simulator"
         " (sim=True, --sim).",
     )
+    for note in notes:
+        error.add_note(note)
+    raise error
 
 
 def _checked(value: str, source: str) -> FoundSecret:
@@ -145,7 +148,8 @@ def _keyring_entry(name: str) -> str:
         raise _Absent(f"the keyring gave no answer in {_KEYRING_PATIENCE_S:.0f} s")
     answer = answers[0]
     if isinstance(answer, Exception):
-        # Headless machines have no back end: that is common, and no reason for more than a word.
+        if type(answer).__name__ == "NoKeyringError":  # headless: common, and no news
+            raise _Absent
         raise _Absent(f"no usable keyring here: {type(answer).__name__}")
     if not answer:
         raise _Absent

@@ -1,0 +1,33 @@
+"""
+The program `looms`.
+
+Nothing heavy is imported here, so that `looms --version` answers at once; the commands stand under
+`cli/root.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from loom.core.version import VERSION
+
+__all__ = ["main", "version_line"]
+
+
+def version_line() -> str:
+    """The program's name and version, as `--version` prints them."""
+    return f"looms {VERSION}"
+
+
+def main() -> None:
+    """Run `looms` with the words of the command line, and leave with its exit code."""
+    words = sys.argv[1:]
+    if words == ["--version"]:
+        sys.stdout.write(version_line() + "\n")
+        return
+    from loom.cli.root import run  # noqa: PLC0415 - start-up time
+
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter shows a question mark, and no traceback.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a real stream has it
+    sys.exit(run(words))

@@ -1,0 +1,108 @@
+"""The options that every command has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from loom.cli.terminal import Terminal
+from loom.config.settings import parse_as_of
+
+__all__ = ["DAY", "as_of_option", "common_options", "pass_terminal"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
+
+
+class _Day(click.ParamType[date]):
+    name = "day"
+
+    def convert(
+        self, value: str | date, param: click.Parameter | None, ctx: click.Context | None
+    ) -> date:
+        """Read `2024-11` or `2024-11-30`."""
+        if isinstance(value, date):
+            return value
+        try:
+            return parse_as_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DAY = _Day()
+
+as_of_option = click.option(
+    "--as-of",
+    type=DAY,
+    metavar="DAY",
+    help="Take models and prices of that day or month, for example 2024-11.",
+)
+
+
+def _sets(name: str, value: Any = True) -> Callable[[click.Context, click.Parameter, Any], None]:  # noqa: FBT002 - a constant, not a switch
+    def callback(context: click.Context, _option: click.Parameter, given: Any) -> None:
+        if given:
+            terminal = context.ensure_object(Terminal)
+            setattr(terminal, name, given if isinstance(given, int) and given > 1 else value)
+
+    return callback
+
+
+_COMMON = (
+    click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_sets("json"),
+        help="Print one JSON object; an error is one on standard error.",
+    ),
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_sets("quiet"),
+        help="Print no costs, progress or warnings.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_sets("verbose", 1),
+        help="Tell more; twice: everything.",
+    ),
+    click.option(
+        "--no-color",
+        is_flag=True,
+        expose_value=False,
+        callback=_sets("color", value=False),
+        help="Use no colour. NO_COLOR, FORCE_COLOR and TERM=dumb are obeyed too.",
+    ),
+    click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_sets("debug"),
+        help="Show tracebacks and request ids.",
+    ),
+)
+
+
+def common_options(command: F) -> F:
+    """
+    Add the options that every command has.
+
+    Args:
+        command: A command's function.
+
+    Returns:
+        The same, with `--json`, `-q`, `-v`, `--no-color` and `--debug`.
+    """
+    for option in reversed(_COMMON):
+        command = option(command)
+    return command

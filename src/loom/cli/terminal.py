@@ -1,0 +1,226 @@
+"""
+What goes to which stream, and how.
+
+Standard output is the answer and nothing else; progress, costs, warnings and errors go to
+standard error. Each of them is looked at by itself: one may be a terminal and the other a pipe.
+"""
+
+from __future__ import annotations
+
+import sys
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from loom.cli.clean import Cleaner, cleaned
+from loom.core.errors import InvalidAPIKey, LoomError
+from loom.core.response import Usage
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Terminal", "cost_line", "dollars", "json_text"]
+
+# Rich tables fold to the width; what reads a pipe has none.
+_PIPE_WIDTH = 400
+
+
+class Terminal:
+    """
+    The two streams of a command, and the flags that say how to use them.
+
+    Attributes:
+        json: Whether the answer is JSON.
+        quiet: Whether standard error stays empty but for errors.
+        verbose: How much more is told: 1 notices and thinking, 2 everything logged.
+        debug: Whether an error shows its traceback.
+        color: False: no colour even on a terminal.
+    """
+
+    def __init__(self) -> None:
+        self.json = False
+        self.quiet = False
+        self.verbose = 0
+        self.debug = False
+        self.color = True
+        self._cleaner = Cleaner()
+        self._at_line_start = True
+
+    @cached_property
+    def out(self) -> Console:
+        """Standard output for tables; a pipe gets lines that are not folded."""
+        return self._console(stderr=False)
+
+    @cached_property
+    def err(self) -> Console:
+        """Standard error."""
+        return self._console(stderr=True)
+
+    def _console(self, *, stderr: bool) -> Console:
+        from rich.console import Console  # noqa: PLC0415 - start-up time
+
+        stream = sys.stderr if stderr else sys.stdout
+        return Console(
+            stderr=stderr,
+            # None leaves the decision to NO_COLOR, FORCE_COLOR and TERM, which rich reads.
+            no_color=None if self.color else True,
+            width=None if stream.isatty() else _PIPE_WIDTH,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+
+    def write(self, text: str) -> None:
+        """
+        Add to the answer at once; what a terminal would obey is taken out.
+
+        Args:
+            text: The next piece of the model's text.
+        """
+        shown = self._cleaner.feed(text)
+        if shown:
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+            self._at_line_start = shown.endswith("\n")
+
+    def end_line(self) -> None:
+        """End the answer's last line, if it is not ended."""
+        self._cleaner = Cleaner()
+        if not self._at_line_start:
+            self.write("\n")
+
+    def write_json(self, value: Any) -> None:
+        """
+        Put one JSON object on a line of standard output.
+
+        Args:
+            value: Anything that msgspec encodes.
+        """
+        sys.stdout.write(json_text(value) + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str, *, style: str = "dim") -> None:
+        """
+        Put a line on standard error, unless `-q` was given.
+
+        Args:
+            text: The line.
+            style: As rich names it.
+        """
+        if not self.quiet:
+            self.err.print(cleaned(text), style=style, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """
+        Put a warning on standard error, unless `-q` was given.
+
+        Args:
+            text: What is to be known.
+        """
+        self.say(f"warning: {text}", style="yellow")
+
+    def fail(self, error: LoomError) -> None:
+        """
+        Put an error on standard error: a line and what to do, or a JSON object.
+
+        Args:
+            error: What happened.
+        """
+        message, hint = error.message, error.hint
+        if isinstance(error, InvalidAPIKey) and message.startswith("API key is required"):
+            message, hint = _without_key(error), ""
+        if self.debug and error.request_id:
+            hint = f"{hint} Request id: {error.request_id}"
+        self.print_error(error.printed_name, message, hint, **_error_fields(error))
+
+    def print_error(self, name: str, message: str, hint: str = "", **fields: Any) -> None:
+        """
+        Put an error on standard error: what happened and what to do, or a JSON object.
+
+        Args:
+            name: For people, for example `ERR_USAGE`.
+            message: What happened.
+            hint: What to do next.
+            fields: Further fields of the JSON object; None leaves one out.
+        """
+        self.end_line()
+        if self.json:
+            every = {"name": name, "message": message, "hint": hint, **fields}
+            known = {key: value for key, value in every.items() if value not in (None, "")}
+            sys.stderr.write(json_text({"error": known}) + "\n")
+            return
+        self.err.print(f"error[{name}]:", style="bold red", end=" ")
+        fix = f" Fix: {hint}" if hint else ""
+        self.err.print(cleaned(message + fix), soft_wrap=True)
+
+
+def _without_key(error: InvalidAPIKey) -> str:
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    found = f"no key found ({notes})" if notes else "no key found"
+    return f"{found}: run with --sim, or export MISTRAL_API_KEY=..."
+
+
+def json_text(value: Any) -> str:
+    """
+    JSON on one line that is safe on a terminal too.
+
+    Args:
+        value: Anything that msgspec encodes; a `Decimal` becomes a string, nothing is rounded.
+
+    Returns:
+        The text, without a line feed.
+    """
+    text = msgspec.json.encode(value).decode()
+    if text.isascii() and "\x7f" not in text:
+        return text
+    # JSON leaves these as they are; a terminal takes some of them for commands.
+    return "".join(f"\\u{ord(c):04x}" if "\x7f" <= c <= "\x9f" else c for c in text)
+
+
+def _error_fields(error: LoomError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "http_status": error.http_status,
+        "retryable": error.retryable,
+        "retry_after_s": error.retry_after_s,
+        "request_id": error.request_id,
+        "provider": error.provider,
+        "model": error.model,
+        "attempts": error.attempts,
+        "partial": error.partial,
+    }
+
+
+def dollars(amount: Decimal | None) -> str:
+    """
+    An amount as people read it.
+
+    Args:
+        amount: US dollars; None when unknown.
+
+    Returns:
+        For example `$0.002800`; `cost unknown` for None.
+    """
+    return "cost unknown" if amount is None else f"${amount:.6f}"
+
+
+def cost_line(model: str, usage: Usage, latency_s: float) -> str:
+    """
+    What a call used, on one line.
+
+    Args:
+        model: The model that answered.
+        usage: Tokens and money.
+        latency_s: Seconds from the call to the end.
+
+    Returns:
+        For example `mistral-small-2603 · 12 in, 34 out · $0.000022 · 0.8 s`.
+    """
+    about = "about " if usage.estimated else ""
+    tokens = f"{about}{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+    cost = dollars(usage.cost_usd)
+    if usage.cost_usd is not None:
+        cost = about + cost
+    return f"{model} · {tokens} · {cost} · {latency_s:.1f} s"
