@@ -112,17 +112,22 @@ def type_label(type_: Any) -> str:
 
 
 def _msgspec_schema(type_: Any) -> dict[str, Any]:
+    if (trouble := _trouble(type_)) is not None:
+        raise _blamed(type_, trouble)
+    root_type = with_meta(type_)
+    classes = _classes(inspect.type_info(root_type))
     try:
-        root_type = with_meta(type_)
-        classes = _classes(inspect.type_info(root_type))
         hints = _foreign_hints(classes)
         # Classes and re-written hints go in as further roots: their answers are `$ref`s, which
         # tell the name that msgspec gave each class.
         (root, *rest), components = msgspec.json.schema_components(
             (root_type, *classes, *hints.values())
         )
-    except (TypeError, NameError) as error:
+    except TypeError as error:
         raise _blamed(type_, str(error)) from None
+    except KeyError as error:
+        # msgspec 0.22 names classes by module and qualified name, and loses one of two equals.
+        raise _blamed(type_, f"two of its classes share one name: {error}") from None
     names = {cls: ref["$ref"].removeprefix(_REF) for cls, ref in zip(classes, rest, strict=False)}
     for (cls, field), schema in zip(hints, rest[len(classes) :], strict=True):
         _replace_field(components[names[cls]], classes[cls], field, schema)
@@ -263,9 +268,9 @@ def _refs(part: Any) -> set[str]:
 
 def _blamed(type_: Any, reason: str) -> TypeError:
     """The error for a type without a schema, with the way to the innermost culprit."""
-    path, culprit, reason = type_label(type_), type_, _trouble(type_) or reason
+    path, culprit = type_label(type_), type_
     met: list[Any] = []
-    while culprit not in met:
+    while culprit not in met and not _is_model(culprit):
         met.append(culprit)
         for step, inner in _inside(culprit):
             if inner not in met and (deeper := _trouble(inner)):
@@ -321,11 +326,15 @@ def is_pydantic(type_: Any) -> bool:
     return "pydantic" in sys.modules and _holds_model(type_, [])
 
 
+def _is_model(type_: Any) -> bool:
+    return isinstance(type_, type) and hasattr(type_, "__pydantic_validator__")
+
+
 def _holds_model(type_: Any, met: list[Any]) -> bool:
     if type_ in met:
         return False
     met.append(type_)
-    if isinstance(type_, type) and hasattr(type_, "__pydantic_validator__"):
+    if _is_model(type_):
         return True
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         return False
@@ -339,7 +348,7 @@ def _pydantic_schema(type_: Any) -> dict[str, Any]:
     pydantic = sys.modules["pydantic"]
     try:
         schema = pydantic.TypeAdapter(type_).json_schema()
-    except (pydantic.errors.PydanticErrorMixin, TypeError) as error:
+    except _refusals(pydantic) as error:
         fields = getattr(type_, "model_fields", {})
         culprits = [name for name, field in fields.items() if _refuses(pydantic, field.annotation)]
         where = f"{type_label(type_)}.{culprits[0]}" if culprits else type_label(type_)
@@ -355,6 +364,11 @@ def _pydantic_schema(type_: Any) -> dict[str, Any]:
 def _refuses(pydantic: Any, annotation: Any) -> bool:
     try:
         pydantic.TypeAdapter(annotation).json_schema()
-    except (pydantic.errors.PydanticErrorMixin, TypeError):
+    except _refusals(pydantic):
         return True
     return False
+
+
+def _refusals(pydantic: Any) -> tuple[type[Exception], ...]:
+    errors = pydantic.errors
+    return (errors.PydanticUserError, errors.PydanticUndefinedAnnotation, TypeError)
