@@ -13,7 +13,7 @@ test *arguments="tests":
 
 # Build the documentation into site/
 docs:
-    uv run --group docs mkdocs build --strict
+    uv run --group docs zensical build --strict
 
 # Measure the client beside bare aiohttp, in one interleaved run
 bench *arguments:

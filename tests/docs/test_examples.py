@@ -58,9 +58,9 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
     """A command that README names exists, and so does each option beside it."""
     words = command.split()
     name = [] if words[0].startswith(("-", '"', "'")) else [words[0]]
-    looms = [sys.executable, "-m", "loom.cli.main"]
+    looms = str(Path(sys.executable).with_name("looms"))
 
-    done = run(*looms, *name, "--help", folder=tmp_path)
+    done = run(looms, *name, "--help", folder=tmp_path)
 
     assert 0 == done.returncode, done.stderr
     for option in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", command):
