@@ -1,1 +1,280 @@
-"""Loom: a Mistral-first LLM library."""
+"""
+Loom: a Mistral-first LLM library, exact about money and tokens.
+
+    from loom import Mistral
+
+    with Mistral() as m:
+        print(m.chat("Why is the sky blue?").content)
+
+The names load on first use (PEP 562), so that importing them costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from loom.core.version import VERSION
+
+if TYPE_CHECKING:
+    from loom.client.aio import AsyncMistral, AsyncStream
+    from loom.client.blocking import Mistral, Stream
+    from loom.client.facts import cost, models, recommend
+    from loom.core.errors import (
+        BudgetExceeded,
+        CallerError,
+        CapacityExceeded,
+        CircuitOpen,
+        ConfigInvalid,
+        Conflict,
+        ContentBlocked,
+        ContextTooLong,
+        InsufficientCredits,
+        InvalidAPIKey,
+        InvalidRequest,
+        LedgerUnavailable,
+        LimitExceeded,
+        LoomError,
+        MalformedReply,
+        ModelNotFound,
+        OutputInvalid,
+        PermissionDenied,
+        PoolTimeout,
+        RateLimited,
+        Refusal,
+        ReplyTooLarge,
+        RequestTooLarge,
+        ServiceUnavailable,
+        StreamStalled,
+        StreamTruncated,
+        TimedOut,
+        TLSFailed,
+        ToolArgumentsInvalid,
+        ToolCallMissing,
+        ToolDenied,
+        ToolError,
+        ToolFailed,
+        ToolNotFound,
+        ToolTimedOut,
+        UnexpectedRedirect,
+        Unreachable,
+        UpstreamAuth,
+        VendorError,
+    )
+    from loom.core.events import (
+        Completed,
+        Finished,
+        PartReceived,
+        Restarted,
+        Retried,
+        Sending,
+        StreamEvent,
+        TextDelta,
+        ThinkingDelta,
+        Throttled,
+        ToolCallDelta,
+        UsageReported,
+    )
+    from loom.core.messages import (
+        AudioPart,
+        DocumentPart,
+        FilePart,
+        ImagePart,
+        Message,
+        RawPart,
+        ReferencePart,
+        TextPart,
+        ThinkingPart,
+        ToolCall,
+    )
+    from loom.core.model import ModelCard, Price
+    from loom.core.provider import Layer, LLMProvider
+    from loom.core.request import ChatRequest, NamedTool, ResponseFormat, Timeouts, ToolSpec
+    from loom.core.response import Choice, LLMResponse, Partial, RateLimitState, Usage
+    from loom.core.secret import Secret
+
+__all__ = [
+    "AsyncMistral",
+    "AsyncStream",
+    "AudioPart",
+    "BudgetExceeded",
+    "CallerError",
+    "CapacityExceeded",
+    "ChatRequest",
+    "Choice",
+    "CircuitOpen",
+    "Completed",
+    "ConfigInvalid",
+    "Conflict",
+    "ContentBlocked",
+    "ContextTooLong",
+    "DocumentPart",
+    "FilePart",
+    "Finished",
+    "ImagePart",
+    "InsufficientCredits",
+    "InvalidAPIKey",
+    "InvalidRequest",
+    "LLMProvider",
+    "LLMResponse",
+    "Layer",
+    "LedgerUnavailable",
+    "LimitExceeded",
+    "LoomError",
+    "MalformedReply",
+    "Message",
+    "Mistral",
+    "ModelCard",
+    "ModelNotFound",
+    "NamedTool",
+    "OutputInvalid",
+    "PartReceived",
+    "Partial",
+    "PermissionDenied",
+    "PoolTimeout",
+    "Price",
+    "RateLimitState",
+    "RateLimited",
+    "RawPart",
+    "ReferencePart",
+    "Refusal",
+    "ReplyTooLarge",
+    "RequestTooLarge",
+    "ResponseFormat",
+    "Restarted",
+    "Retried",
+    "Secret",
+    "Sending",
+    "ServiceUnavailable",
+    "Stream",
+    "StreamEvent",
+    "StreamStalled",
+    "StreamTruncated",
+    "TLSFailed",
+    "TextDelta",
+    "TextPart",
+    "ThinkingDelta",
+    "ThinkingPart",
+    "Throttled",
+    "TimedOut",
+    "Timeouts",
+    "ToolArgumentsInvalid",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallMissing",
+    "ToolDenied",
+    "ToolError",
+    "ToolFailed",
+    "ToolNotFound",
+    "ToolSpec",
+    "ToolTimedOut",
+    "UnexpectedRedirect",
+    "Unreachable",
+    "UpstreamAuth",
+    "Usage",
+    "UsageReported",
+    "VendorError",
+    "__version__",
+    "cost",
+    "models",
+    "recommend",
+]
+
+__version__ = VERSION
+
+# Which module holds each name; the block above says the same to type checkers, and a test
+# (tests/test_exported_members.py) compares the two.
+_HOMES = {
+    "loom.client.aio": ("AsyncMistral", "AsyncStream"),
+    "loom.client.blocking": ("Mistral", "Stream"),
+    "loom.client.facts": ("cost", "models", "recommend"),
+    "loom.core.errors": (
+        "BudgetExceeded",
+        "CallerError",
+        "CapacityExceeded",
+        "CircuitOpen",
+        "ConfigInvalid",
+        "Conflict",
+        "ContentBlocked",
+        "ContextTooLong",
+        "InsufficientCredits",
+        "InvalidAPIKey",
+        "InvalidRequest",
+        "LedgerUnavailable",
+        "LimitExceeded",
+        "LoomError",
+        "MalformedReply",
+        "ModelNotFound",
+        "OutputInvalid",
+        "PermissionDenied",
+        "PoolTimeout",
+        "RateLimited",
+        "Refusal",
+        "ReplyTooLarge",
+        "RequestTooLarge",
+        "ServiceUnavailable",
+        "StreamStalled",
+        "StreamTruncated",
+        "TLSFailed",
+        "TimedOut",
+        "ToolArgumentsInvalid",
+        "ToolCallMissing",
+        "ToolDenied",
+        "ToolError",
+        "ToolFailed",
+        "ToolNotFound",
+        "ToolTimedOut",
+        "UnexpectedRedirect",
+        "Unreachable",
+        "UpstreamAuth",
+        "VendorError",
+    ),
+    "loom.core.events": (
+        "Completed",
+        "Finished",
+        "PartReceived",
+        "Restarted",
+        "Retried",
+        "Sending",
+        "StreamEvent",
+        "TextDelta",
+        "ThinkingDelta",
+        "Throttled",
+        "ToolCallDelta",
+        "UsageReported",
+    ),
+    "loom.core.messages": (
+        "AudioPart",
+        "DocumentPart",
+        "FilePart",
+        "ImagePart",
+        "Message",
+        "RawPart",
+        "ReferencePart",
+        "TextPart",
+        "ThinkingPart",
+        "ToolCall",
+    ),
+    "loom.core.model": ("ModelCard", "Price"),
+    "loom.core.provider": ("LLMProvider", "Layer"),
+    "loom.core.request": ("ChatRequest", "NamedTool", "ResponseFormat", "Timeouts", "ToolSpec"),
+    "loom.core.response": ("Choice", "LLMResponse", "Partial", "RateLimitState", "Usage"),
+    "loom.core.secret": ("Secret",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use."""
+    try:
+        home = _HOME_OF[name]
+    except KeyError:
+        raise AttributeError(f"module 'loom' has no attribute {name!r}") from None
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

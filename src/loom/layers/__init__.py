@@ -1,1 +1,1 @@
-"""."""
+"""Floor 2: providers around providers; one job each."""

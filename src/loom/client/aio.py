@@ -1,0 +1,400 @@
+"""`AsyncMistral`: what people import for asyncio, and the one the blocking client wraps."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from datetime import date, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from loom.catalog.dates import parse_as_of
+from loom.client.options import (
+    Defaults,
+    Messages,
+    build_request,
+    checked_number,
+    checked_timeouts,
+)
+from loom.client.output import parsed_response
+from loom.config.assemble import MISTRAL_BASE_URL, Assembled, assemble_mistral
+from loom.config.load import load_settings, normalise_base_url
+from loom.config.secrets import find_api_key
+from loom.core.ambient import Clock, SystemClock
+from loom.core.errors import ConfigInvalid, StreamTruncated
+from loom.core.events import Completed, StreamEvent, TextDelta
+from loom.core.request import ChatRequest, Timeouts
+from loom.core.response import LLMResponse
+from loom.core.secret import Secret
+from loom.shuttle.tool import ToolLike
+from loom.transport.contract import Transport
+
+__all__ = ["AsyncMistral", "AsyncStream"]
+
+
+class AsyncMistral:
+    """
+    Mistral for asyncio. Works with `async with`, and without.
+
+    One client serves any number of tasks, several event loops one after the other, and several
+    threads with a loop each; a forked child opens connections of its own.
+
+    Args:
+        api_key: The key; None: `LOOM_LLM_MISTRAL_API_KEY`, `MISTRAL_API_KEY`, keyring, Vault,
+            settings file, in this order. An empty one is an error.
+        model: The model's id or alias.
+        max_tokens: The longest answer in tokens, 1 to 32768, or to the model's window where that
+            is larger.
+        temperature: 0.0 to 2.0; 0 is a value. The API takes up to 1.5.
+        timeout_s: Seconds to wait for the first byte, 1 to 600, or a timedelta.
+        deadline_s: Seconds for the whole call, or a timedelta.
+        timeouts: Every phase by its name, in place of `timeout_s` and `deadline_s`.
+        base_url: The API's address, with or without a trailing `/v1`.
+        headers: Sent with each request, beside ours.
+        proxy: An HTTP proxy's address; None: no proxy, whatever the environment says.
+        sim: True: answers come from the offline Mistral on this machine; no key is needed.
+        as_of: The day (or month: its last day) whose models and prices hold; None: today.
+        max_connections: Sockets at most, at least 1; further calls wait for a free one.
+        clock: Tells time; for tests.
+        transport: The door to the vendor; for tests.
+
+    Raises:
+        InvalidAPIKey: If there is no key, or it cannot be one.
+        InvalidRequest: If a number is out of its range.
+        ConfigInvalid: If an address or a settings file is not as it must be.
+    """
+
+    def __init__(
+        self,
+        api_key: str | Secret | None = None,
+        *,
+        model: str = "mistral-large-latest",
+        max_tokens: int = 4096,
+        temperature: float = 1.0,
+        timeout_s: float | timedelta = 60.0,
+        deadline_s: float | timedelta = 600.0,
+        timeouts: Timeouts | None = None,
+        base_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        sim: bool = False,
+        as_of: str | date | None = None,
+        max_connections: int = 1000,
+        clock: Clock | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self._closed = False
+        self._release: Callable[[], None] | None = None
+        settings = load_settings()
+        self._clock = clock or SystemClock()
+        self._as_of = settings.as_of if as_of is None else parse_as_of(as_of)
+        limits = {"first_byte_s": timeout_s, "total_s": deadline_s} if timeouts is None else {}
+        self._defaults = Defaults(
+            model=model,
+            max_tokens=checked_number("max_tokens", max_tokens),
+            temperature=checked_number("temperature", temperature),
+            timeouts=checked_timeouts(timeouts or Timeouts(), limits),
+        )
+        if sim and (base_url is not None or api_key is not None):
+            raise ConfigInvalid("sim=True brings its own address and key: give neither with it")
+        if sim or (settings.sim and base_url is None and api_key is None):
+            address, key = self._simulated()
+        else:
+            address = normalise_base_url(base_url or settings.base_url or MISTRAL_BASE_URL)
+            key = find_api_key(api_key, settings=settings).secret
+        try:
+            self._assembled: Assembled = assemble_mistral(
+                key=key,
+                model=self._defaults.model,
+                base_url=address,
+                headers=headers,
+                transport=transport or _transport(max_connections, proxy or settings.proxy),
+                clock=self._clock,
+                as_of=self._as_of,
+            )
+        except BaseException:
+            self._free()
+            raise
+
+    @property
+    def name(self) -> str:
+        """`mistral`."""
+        return self._assembled.provider.name
+
+    @property
+    def model(self) -> str:
+        """The model when a call names none."""
+        return self._defaults.model
+
+    async def chat(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> LLMResponse:
+        """
+        Ask, and wait for the whole answer.
+
+        Args:
+            messages: A string, a `Message`, a dict, or a list of these.
+            tools: What the model may call: `ToolSpec`s, wire dicts, or objects of the `Tool`
+                protocol.
+            options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
+                `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
+                `deadline_s`, `timeouts`, `output` (a type: the answer comes back as its value in
+                `response.parsed`), `extra` (further body fields).
+
+        Returns:
+            The answer.
+
+        Raises:
+            CallerError: What is asked is not as it must be; found here, nothing was sent.
+            VendorError: The vendor, or the way to it, failed.
+            OutputInvalid: With `output`: the answer does not fit; `.text` holds it.
+            RuntimeError: After `aclose`.
+        """
+        response = await self._assembled.provider.chat(self._request(messages, tools, options))
+        output = options.get("output")
+        return response if output is None else parsed_response(response, output)
+
+    def stream(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> AsyncStream:
+        """
+        Ask, and get the answer as it is made. A plain call; iterate over what it returns.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            A stream of events that ends with `Completed`. Nothing is sent before the first is
+            asked for.
+
+        Raises:
+            CallerError: What is asked is not as it must be; found here, nothing was sent.
+            RuntimeError: After `aclose`.
+        """
+        request = self._request(messages, tools, options)
+        request = msgspec.structs.replace(request, stream=True)
+        return AsyncStream(self._assembled.provider.stream(request), options.get("output"))
+
+    async def ping(self) -> LLMResponse:
+        """
+        The connection test: ask for a word.
+
+        Returns:
+            The answer, with latency, tokens and cost.
+
+        Raises:
+            LoomError: As `chat`.
+        """
+        return await self.chat("Say hello", max_tokens=16)
+
+    def with_options(self, **changes: Any) -> Self:
+        """
+        The same client with other defaults; connections are shared.
+
+        Args:
+            changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`.
+
+        Returns:
+            A client whose `aclose` does nothing: close the first one.
+
+        Raises:
+            InvalidRequest: If a value is out of its range.
+            TypeError: If a name is not one of these.
+        """
+        defaults = {name: changes.pop(name) for name in _DEFAULTS if name in changes}
+        for name in ("max_tokens", "temperature"):
+            if name in defaults:
+                checked_number(name, defaults[name])
+        timeouts = checked_timeouts(
+            changes.pop("timeouts", self._defaults.timeouts),
+            {field: changes.pop(name) for name, field in _LIMITS.items() if name in changes},
+        )
+        if changes:
+            raise TypeError(f"with_options() does not know {min(changes)!r}")
+        twin = copy.copy(self)
+        twin._release = _nothing  # noqa: SLF001 - a copy of itself
+        twin._defaults = msgspec.structs.replace(  # noqa: SLF001 - a copy of itself
+            self._defaults, timeouts=timeouts, **defaults
+        )
+        return twin
+
+    async def aclose(self) -> None:
+        """Close every connection; safe to call twice."""
+        if self._release is _nothing:
+            return
+        self._closed = True
+        await self._assembled.provider.aclose()
+        self._free()
+
+    async def __aenter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close every connection."""
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        """Name and model; never the key."""
+        return f"<{type(self).__name__} model={self.model!r}{' closed' if self._closed else ''}>"
+
+    def _request(
+        self, messages: Messages, tools: Iterable[ToolLike] | None, options: Mapping[str, Any]
+    ) -> ChatRequest:
+        if self._closed:
+            raise RuntimeError("this client is closed; make a new one")
+        return build_request(
+            messages,
+            tools,
+            options,
+            defaults=self._defaults,
+            catalog=self._assembled.catalog,
+            on=self._as_of or self._clock.now().date(),
+        )
+
+    def _simulated(self) -> tuple[str, Secret]:
+        from loom.server.simulator import shared_simulator  # noqa: PLC0415 - brings a server
+
+        simulator = shared_simulator()
+        self._release = simulator.release
+        return simulator.base_url, Secret(simulator.api_key)
+
+    def _free(self) -> None:
+        if self._release is not None:
+            self._release()
+            self._release = None
+
+
+class AsyncStream:
+    """
+    The events of one answer: an async iterator, and an async context manager.
+
+    It closes itself at `Completed`, on an error, and when the block is left. One that is
+    dropped in the middle is closed by the garbage collector, with a `ResourceWarning`.
+
+    Args:
+        events: A provider's stream.
+        output: The type that the answer shall be read as; None: none.
+    """
+
+    def __init__(self, events: AsyncGenerator[StreamEvent, None], output: Any = None) -> None:
+        self._events = events
+        self._output = output
+        self._response: LLMResponse | None = None
+        self._begun = self._ended = False
+
+    def __aiter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        """
+        The next event.
+
+        Raises:
+            StopAsyncIteration: After `Completed`.
+            LoomError: Whatever ended the stream; `.partial` holds what came.
+        """
+        if self._ended:
+            raise StopAsyncIteration
+        self._begun = True
+        try:
+            event = await anext(self._events)
+            if type(event) is Completed:
+                event = await self._complete(event.response)
+        except BaseException:
+            self._ended = True
+            raise
+        return event
+
+    @property
+    def text_stream(self) -> AsyncIterator[str]:
+        """The pieces of the first answer's text."""
+        return self._texts()
+
+    async def final(self) -> LLMResponse:
+        """
+        Read to the end.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            LoomError: Whatever ended the stream.
+            StreamTruncated: If the stream was closed before its end.
+        """
+        async for _ in self:
+            pass
+        if self._response is None:
+            raise StreamTruncated("the stream was closed before its answer was complete")
+        return self._response
+
+    async def aclose(self) -> None:
+        """Close the stream and its connection; safe to call twice."""
+        self._ended = True
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the stream."""
+        await self.aclose()
+
+    def __del__(self) -> None:
+        """Warn of a stream that nobody closed; the generator's own finalizer closes it."""
+        if self._begun and not self._ended:
+            warnings.warn(
+                "a stream was dropped before its end: read it to the end, close it, or use it"
+                " in a with block",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    async def _complete(self, response: LLMResponse) -> Completed:
+        self._ended = True
+        # The provider's generator ends behind its last event; running it out now gives its
+        # socket back before the caller sees the answer.
+        await self._events.aclose()
+        if self._output is not None:
+            response = parsed_response(response, self._output)
+        self._response = response
+        return Completed(response)
+
+    async def _texts(self) -> AsyncGenerator[str, None]:
+        async with aclosing(self):
+            async for event in self:
+                if type(event) is TextDelta and event.choice == 0:
+                    yield event.text
+
+
+_DEFAULTS = ("model", "max_tokens", "temperature")
+_LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
+
+
+def _nothing() -> None:
+    """What a client with borrowed connections gives back."""
+
+
+def _transport(max_connections: int, proxy: str | None) -> Transport:
+    from loom.transport.http import HttpTransport  # noqa: PLC0415 - the first call pays
+
+    return HttpTransport(max_connections=max_connections, proxy=proxy)
