@@ -1,0 +1,90 @@
+"""
+Questions about models and money that need today's date: a thin layer over the catalogue.
+
+`loom.catalog` is pure and asks for a day; here the day is today, UTC, unless `as_of` says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+from loom.catalog import cost as money
+from loom.catalog.dates import parse_as_of
+from loom.catalog.lookup import Catalog
+from loom.core.ambient import SystemClock
+from loom.core.errors import InvalidRequest
+from loom.core.model import ModelCard
+
+__all__ = ["cost", "models", "recommend"]
+
+
+def cost(
+    model: str, input_tokens: int, output_tokens: int, as_of: str | date | None = None
+) -> Decimal | None:
+    """
+    What so many tokens cost with a model, in US dollars, exact.
+
+    cost = input / 1,000,000 * input price + output / 1,000,000 * output price
+
+    Args:
+        model: A model id, an alias or a legacy id.
+        input_tokens: Prompt tokens, at least 0.
+        output_tokens: Answer tokens, at least 0.
+        as_of: A month ("2024-11": its last day) or a day; None for today.
+
+    Returns:
+        US dollars, or None when the model or its price is unknown: never 0, never a guess.
+
+    Raises:
+        InvalidRequest: If a number of tokens is negative.
+        ConfigInvalid: If `as_of` is neither a month nor a day.
+    """
+    if input_tokens < 0 or output_tokens < 0:
+        raise InvalidRequest(
+            f"{input_tokens} and {output_tokens} tokens have no cost: give numbers from 0"
+        )
+    card = Catalog.builtin().find(model, _day(as_of))
+    if card is None or card.price is None:
+        return None
+    return money.cost(card.price, input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+def recommend(task: str, as_of: str | date | None = None) -> ModelCard:
+    """
+    The model to take for a task.
+
+    Args:
+        task: "development", "cost_sensitive", "high_volume", "complex_reasoning" or
+            "long_context".
+        as_of: A month or a day; None for today.
+
+    Returns:
+        Its card.
+
+    Raises:
+        InvalidRequest: If there is no such task, or no advice for that day.
+        ConfigInvalid: If `as_of` is neither a month nor a day.
+    """
+    return Catalog.builtin().recommend(task, _day(as_of))
+
+
+def models(as_of: str | date | None = None) -> tuple[ModelCard, ...]:
+    """
+    All models of a day, retired ones left out.
+
+    Args:
+        as_of: A month or a day; None for today.
+
+    Returns:
+        Their cards, in the catalogue's order.
+
+    Raises:
+        ConfigInvalid: If `as_of` is neither a month nor a day.
+    """
+    return Catalog.builtin().cards(_day(as_of))
+
+
+def _day(as_of: str | date | None) -> date:
+    return SystemClock().now().date() if as_of is None else parse_as_of(as_of)
