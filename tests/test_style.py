@@ -67,6 +67,16 @@ def float_money(text: str) -> Iterator[str]:
             yield f"{node.lineno}: {name} is money: Decimal, never float"
 
 
+def catch_all(text: str) -> Iterator[str]:
+    """Find a handler that swallows what nobody named; one that cleans up and raises is fine."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else ""
+            again = any(isinstance(inner, ast.Raise) for inner in node.body)
+            if caught in ("", "Exception", "BaseException") and not again:
+                yield f"{node.lineno}: catch what you can name"
+
+
 def secret(text: str) -> Iterator[str]:
     """Find what looks like a real key: a known prefix, or 32 mixed characters after `key =`."""
     known = re.compile(
@@ -90,9 +100,9 @@ CODE: list[Callable[[str], Iterator[str]]] = [
     _lines(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError", "nothing is left to do"),
 ]
 SOURCE: list[Callable[[str], Iterator[str]]] = [
+    catch_all,
     float_money,
     _lines(r"[=!]= \"(mistral|open-mi|codestral|gpt|claude)-", "facts about a model are data"),
-    _lines(r"except (Base)?Exception:|except:", "catch what you can name"),
 ]
 TESTS: list[Callable[[str], Iterator[str]]] = [
     _lines(r"\btime\.sleep\(|asyncio\.sleep\((?!0\))", "a test waits for an event, not for time"),
@@ -211,6 +221,7 @@ def test_a_planted_fault_is_found(place: str, text: str, fault: str) -> None:
         ("src/loom/core/a.py", "# The stubs lag behind.\nx = f()  # type: ignore[misc]"),
         ("src/loom/core/a.py", "cost_usd: Decimal | None = None\ntimeout_s: float = 1.0"),
         ("src/loom/cli/main.py", "try: ...\nexcept Exception: ..."),
+        ("src/loom/core/a.py", "try: ...\nexcept BaseException:\n    free()\n    raise"),
         ("tests/a.py", "await asyncio.sleep(0)"),
         ("tests/a.py", 'api_key = "k" * 32\nother_key = "00000000000000000000000000000001"'),
     ],
