@@ -174,7 +174,7 @@ class Dialect(Protocol):
         """Server role: a plain answer."""
 
     @abstractmethod
-    def encoder(self, request: ChatRequest, id: str, created: int) -> ChatEncoder:  # noqa: A002
+    def encoder(self, request: ChatRequest, id: str, created: int) -> ChatEncoder:  # noqa: A002 - the word of the wire
         """
         Server role: an encoder for one streamed answer.
 
