@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from loom.catalog.dates import parse_as_of
 from loom.cli.terminal import Terminal
-from loom.config.settings import parse_as_of
+from loom.core.errors import ConfigInvalid
 
 __all__ = ["DAY", "as_of_option", "common_options", "pass_terminal"]
 
@@ -25,12 +26,10 @@ class _Day(click.ParamType[date]):
         self, value: str | date, param: click.Parameter | None, ctx: click.Context | None
     ) -> date:
         """Read `2024-11` or `2024-11-30`."""
-        if isinstance(value, date):
-            return value
         try:
             return parse_as_of(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+        except ConfigInvalid as error:
+            self.fail(error.message, param, ctx)
 
 
 DAY = _Day()

@@ -8,9 +8,10 @@ standard error. Each of them is looked at by itself: one may be a terminal and t
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -101,6 +102,58 @@ class Terminal:
         sys.stdout.write(json_text(value) + "\n")
         sys.stdout.flush()
 
+    def table(
+        self,
+        title: str,
+        headers: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        drop: Sequence[str] = (),
+        fold: Collection[str] = (),
+        right: Collection[str] = (),
+    ) -> set[str]:
+        """
+        Put a table on standard output; columns that are empty or have no room are left out.
+
+        Args:
+            title: Stands above it.
+            headers: One for each column.
+            rows: A cell for each header.
+            drop: Headers of columns that may be left out for room, first to last.
+            fold: Headers of columns whose text may go on in the next line.
+            right: Headers of columns of numbers.
+
+        Returns:
+            The headers that had no room.
+        """
+        from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - start-up time
+        from rich.measure import Measurement  # noqa: PLC0415 - start-up time
+        from rich.table import Table  # noqa: PLC0415 - start-up time
+
+        cells = [dict(zip(headers, row, strict=True)) for row in rows]
+        shown = [name for name in headers if any(row[name] for row in cells)]
+        spare = [name for name in drop if name in shown]
+        left_out: set[str] = set()
+        while True:
+            table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+            for name in shown:
+                justify: Literal["left", "right"] = "right" if name in right else "left"
+                # A column that folds needs some words on a line to be read.
+                least = 14 if name in fold else None
+                table.add_column(name, no_wrap=least is None, justify=justify, min_width=least)
+            for row in cells:
+                table.add_row(*(row[name] for name in shown))
+            needed = Measurement.get(self.out, self.out.options.update(width=10_000), table).minimum
+            if needed <= self.out.width or not spare:
+                break
+            shown.remove(spare[0])
+            left_out.add(spare.pop(0))
+        with self.out.capture() as capture:
+            self.out.print(table)
+        lines = (line.rstrip() for line in capture.get().rstrip().split("\n"))
+        sys.stdout.write("\n".join(lines) + "\n\n")
+        return left_out
+
     def say(self, text: str, *, style: str = "dim") -> None:
         """
         Put a line on standard error, unless `-q` was given.
@@ -110,7 +163,7 @@ class Terminal:
             style: As rich names it.
         """
         if not self.quiet:
-            self.err.print(cleaned(text), style=style, soft_wrap=True)
+            self.err.print(cleaned(text), style=style, soft_wrap=not self.err.is_terminal)
 
     def warn(self, text: str) -> None:
         """
@@ -153,7 +206,7 @@ class Terminal:
             return
         self.err.print(f"error[{name}]:", style="bold red", end=" ")
         fix = f" Fix: {hint}" if hint else ""
-        self.err.print(cleaned(message + fix), soft_wrap=True)
+        self.err.print(cleaned(message + fix), soft_wrap=not self.err.is_terminal)
 
 
 def _without_key(error: InvalidAPIKey) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from loom.config.settings import Settings, VaultSettings, parse_as_of
+from loom.catalog.dates import parse_as_of
+from loom.config.settings import Settings, VaultSettings
 from loom.core.errors import ConfigInvalid
 
 __all__ = ["load_settings", "normalise_base_url", "project_file", "user_file"]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import calendar
-import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["SecretPlace", "Settings", "VaultSettings", "parse_as_of"]
+__all__ = ["SecretPlace", "Settings", "VaultSettings"]
 
 SecretPlace: TypeAlias = Literal["environment", "keyring", "vault", "reference"]
 """Where a key is looked for; `reference` is the line in the settings file."""
-
-_MONTH = re.compile(r"(\d{4})-(\d{2})")
 
 
 class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,28 +60,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mistral_api_key: str | None = None
     secrets_order: tuple[SecretPlace, ...] = ("environment", "keyring", "vault", "reference")
     vault: VaultSettings = VaultSettings()
-
-
-def parse_as_of(text: str) -> date:
-    """
-    Read a day, or a month that stands for its last day.
-
-    Args:
-        text: `2024-11-30` or `2024-11`.
-
-    Returns:
-        The day, UTC.
-
-    Raises:
-        ValueError: If it is neither, with a message that says what is expected.
-    """
-    text = text.strip()
-    month = _MONTH.fullmatch(text)
-    try:
-        if month is None:
-            return date.fromisoformat(text)
-        year, number = int(month[1]), int(month[2])
-        return date(year, number, calendar.monthrange(year, number)[1])
-    except ValueError:
-        message = f"{text!r} is neither a month (2024-11) nor a day (2024-11-30)"
-        raise ValueError(message) from None
