@@ -70,9 +70,11 @@ def exchanges() -> tuple[Exchange, ...]:
 @lru_cache
 def chat_exchanges() -> tuple[Exchange, ...]:
     """Those of the chat endpoint, by their body where the path was not recorded."""
-    index = {row["file"]: row for row in json.loads((FOLDER / "index.json").read_text())} if (
-        FOLDER.is_dir()
-    ) else {}
+    index = (
+        {row["file"]: row for row in json.loads((FOLDER / "index.json").read_text())}
+        if (FOLDER.is_dir())
+        else {}
+    )
     return tuple(
         exchange
         for exchange in exchanges()

@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from tests.recorded import Exchange, chat_exchanges, observed_errors, truth_of
 
 from loom.core.errors import LoomError, StreamTruncated
 from loom.core.events import TextDelta, ThinkingDelta
 from loom.core.response import LLMResponse
 from loom.wire.mistral.dialect import MistralDialect
-from tests.recorded import Exchange, chat_exchanges, observed_errors, truth_of
 
 DIALECT = MistralDialect()
 
@@ -44,7 +44,7 @@ def told(response: LLMResponse) -> dict[str, Any]:
 
 @pytest.mark.parametrize("exchange", PLAIN, ids=str)
 def test_plain_answer_comes_out_as_recorded(exchange: Exchange) -> None:
-    """Text, thinking, calls, finish reason, usage and model of a plain answer are the recording's."""
+    """Text, thinking, calls, finish reason, usage and model are the recording's."""
     response = DIALECT.decode_response(exchange.body, exchange.headers)
     assert truth_of(exchange) == told(response)
 
@@ -136,7 +136,7 @@ def plain_part(part: dict[str, Any]) -> dict[str, Any]:
 
 
 # Status first, then the vendor's words: what the project's error table says of each body.
-def expected_code(status: int, body: Any) -> str:  # noqa: C901, PLR0911 - a table
+def expected_code(status: int, body: Any) -> str:
     text = json.dumps(body)
     if '"1500"' in text:
         return "model_not_found"
@@ -163,16 +163,20 @@ def expected_code(status: int, body: Any) -> str:  # noqa: C901, PLR0911 - a tab
 def test_observed_error_becomes_the_right_class(observed: dict[str, Any]) -> None:
     """Each error body that was ever seen becomes the class of the table, with its status."""
     body = observed["body"]
-    raw = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    raw = (
+        b""
+        if body is None
+        else body.encode()
+        if isinstance(body, str)
+        else json.dumps(body).encode()
+    )
     error = DIALECT.decode_error(observed["status"], observed["headers"], raw)
     assert expected_code(observed["status"], body) == error.code
     assert observed["status"] == error.http_status
     assert error.message.startswith(f"Mistral API error ({observed['status']}): ")
 
 
-@pytest.mark.parametrize(
-    "exchange", [e for e in chat_exchanges() if e.status != 200], ids=str
-)
+@pytest.mark.parametrize("exchange", [e for e in chat_exchanges() if e.status != 200], ids=str)
 def test_recorded_error_becomes_the_right_class(exchange: Exchange) -> None:
     """Each recorded error reply becomes the class of the table."""
     error = DIALECT.decode_error(exchange.status, exchange.headers, exchange.body)

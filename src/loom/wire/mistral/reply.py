@@ -8,8 +8,9 @@ a field that is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -83,6 +84,8 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
 _lenient = msgspec.json.Decoder().decode
 
+T = TypeVar("T")
+
 _BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
@@ -105,13 +108,7 @@ def decode_chat_response(body: bytes, headers: Mapping[str, str]) -> LLMResponse
         decoder = MistralDecoder(headers)
         decoder.feed(body)
         return decoder.finish()
-    try:
-        raw = _lenient(body)
-        whole = _decode_whole(body)
-    except msgspec.ValidationError:
-        whole = _convert(raw, _Whole)
-    except _BAD_JSON as error:
-        raise MalformedReply(_not_json("the reply's body", error)) from None
+    whole, raw = _read(body, _decode_whole, _Whole, "the reply's body")
     if not whole.choices:
         raise MalformedReply("the reply holds no answer: its 'choices' are empty")
     choices: list[Choice] = []
@@ -232,7 +229,10 @@ class MistralDecoder:
         )
 
     def _take_chunk(self, payload: bytes, events: list[StreamEvent]) -> None:
-        chunk = _decoded_chunk(payload)
+        try:
+            chunk = _decode_chunk(payload)
+        except _BAD_JSON:
+            chunk, _ = _read(payload, _decode_chunk, _Chunk, "an event of the stream")
         if not chunk.choices and chunk.usage is None:
             _raise_if_error(_lenient(payload))
             return
@@ -265,14 +265,24 @@ class MistralDecoder:
         self.finished = self._ended >= self._expected
 
 
-def _decoded_chunk(payload: bytes) -> _Chunk:
+def _read(data: bytes, typed: Callable[[bytes], T], kind: type[T], what: str) -> tuple[T, Any]:
+    """A body as its type and as plain values; by the fast path, or leniently."""
     try:
-        return _decode_chunk(payload)
+        raw = _lenient(data)
+        return typed(data), raw
     except msgspec.ValidationError:
-        converted: _Chunk = _convert(_lenient(payload), _Chunk)
-        return converted
+        return _convert(raw, kind), raw
     except _BAD_JSON as error:
-        raise MalformedReply(_not_json("an event of the stream", error)) from None
+        raw = _loosely(data, _not_json(what, error))
+        return _convert(raw, kind), raw
+
+
+def _loosely(data: bytes, problem: str) -> Any:
+    # Some relays write NaN or Infinity for a count, which is not JSON; Python's decoder takes it.
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise MalformedReply(problem) from None
 
 
 def _take(answer: Answer, delta: _Delta, events: list[StreamEvent]) -> None:
@@ -309,11 +319,13 @@ def _take_part(answer: Answer, value: Any, where: str, events: list[StreamEvent]
             events.append(PartReceived(part, answer.index))
 
 
-def _convert(value: Any, kind: type[Any]) -> Any:
+def _convert(value: Any, kind: type[T]) -> T:
     """Read plain values as `kind`, leaving out what does not fit and is not needed."""
     _raise_if_error(value)
     if isinstance(value, dict):
-        value = {**value, "choices": [_tidy(choice) for choice in value.get("choices") or []]}
+        choices = value.get("choices")
+        listed = choices if isinstance(choices, list) else []
+        value = {**value, "choices": [_tidy(choice) for choice in listed]}
         for name in ("usage", "id", "model", "created"):
             try:
                 msgspec.convert({**value, "choices": []}, kind)
