@@ -19,6 +19,9 @@ Suggest: TypeAlias = Callable[[str, str], Sequence[Any]]
 _DEEP = 4
 # A required chain without an end cannot be satisfied by any value; stop before Python does.
 _BOTTOM = 60
+# A schema may ask for a million items; what reads the answer shall live through it.
+_MOST_VALUES = 5_000
+_LONGEST_TEXT = 100_000
 # How many readings of anyOf/oneOf are tried before the last one is given as it is.
 _VARIANTS = 24
 
@@ -94,10 +97,12 @@ class _Maker:
         self.sparse = sparse
         self.variant = variant
         self.used: list[Any] = []
+        self.left = _MOST_VALUES
 
     def make(self, schema: Schema, name: str, depth: int) -> Any:
         rules = self.flat(schema, depth)
-        if "const" in rules or depth > _BOTTOM:
+        self.left -= 1
+        if "const" in rules or depth > _BOTTOM or self.left < -_MOST_VALUES:
             return rules.get("const")
         if rules.get("enum"):
             return self.one_of(rules, name)
@@ -184,7 +189,7 @@ class _Maker:
         return made
 
     def wanted(self, name: str, schema: Schema, depth: int) -> bool:
-        if schema is False or depth > _DEEP:
+        if schema is False or depth > _DEEP or self.left < 0:
             return False
         if not self.sparse:
             return True
@@ -222,7 +227,7 @@ class _Maker:
             usual = min(usual, len(first))
         length = min(max(least, usual), most)
         made: list[Any] = []
-        for i in range(int(length)):
+        for i in range(min(int(length), _MOST_VALUES)):
             each = first[i] if i < len(first) else rest
             value = self.make(each, name, depth + 1)
             if any(same(value, had) for had in made):
@@ -267,7 +272,7 @@ class _Maker:
         return last
 
     def texts(self, rules: Mapping[str, Any], name: str) -> Iterator[str]:
-        least, most = rules.get("minLength", 0), rules.get("maxLength")
+        least, most = min(rules.get("minLength", 0), _LONGEST_TEXT), rules.get("maxLength")
         if "format" in rules:
             yield from (str(each) for each in self.suggest(name, rules["format"]))
             yield _FORMATS.get(rules["format"], "example")

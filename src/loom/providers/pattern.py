@@ -14,6 +14,8 @@ __all__ = ["example"]
 # What a shorthand class stands for: the first character is the one that is written.
 _CLASSES = {"d": "7", "w": "a", "s": " ", "D": "a", "W": "-", "S": "a"}
 _NOTHING = frozenset("bBAZ")
+# A pattern can ask for more than memory holds.
+_LONGEST = 100_000
 _SPARE = "a7A-_ .,:;/@#%+*=~!?xyzXYZ0"
 
 
@@ -44,8 +46,8 @@ class _Writer:
         text = ""
         while self.peek() not in ("", "|", ")"):
             atom = self.atom()
-            text += atom * self.repeats()
-        return text
+            text += atom * min(self.repeats(), _LONGEST)
+        return text[:_LONGEST]
 
     def atom(self) -> str:
         match self.take():

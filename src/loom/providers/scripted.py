@@ -12,7 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from loom.core.ambient import Clock, SystemClock
-from loom.core.errors import LoomError, ModelNotFound
+from loom.core.errors import InvalidRequest, LoomError, ModelNotFound
 from loom.core.events import (
     Completed,
     Finished,
@@ -48,6 +48,8 @@ _PART_TOKENS = 256
 # Contract, section 10: a call costs two tokens beside its name and arguments; so does thinking.
 _CALL_TOKENS = 2
 _THINKING_TOKENS = 2
+# More answers than this to one request are a mistake, and would hold the event loop.
+_MOST_CHOICES = 64
 
 
 def rough_tokens(text: str) -> Sequence[str]:
@@ -161,6 +163,7 @@ class ScriptedProvider(LLMProvider):
 
         Raises:
             ModelNotFound: If `knows` says that there is no such model.
+            InvalidRequest: If `n` or `max_tokens` is out of its range.
             LoomError: What the script says.
             RuntimeError: If the script is used up.
         """
@@ -176,6 +179,7 @@ class ScriptedProvider(LLMProvider):
                 vendor_type="invalid_model",
                 vendor_code="1500",
             )
+        _check_sizes(request)
         events = self._scripted(request) if self._script is not None else self._composed(request)
         for event in events:
             if isinstance(event, LoomError):
@@ -189,6 +193,9 @@ class ScriptedProvider(LLMProvider):
                     await self._clock.sleep(self._pause_s)
             if request.stream:
                 yield event
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
 
     def _scripted(self, request: ChatRequest) -> Iterator[StreamEvent | LoomError]:
         self.requests.append(request)
@@ -280,6 +287,14 @@ class ScriptedProvider(LLMProvider):
                 schema = json.dumps(tool.parameters, default=dict)
                 count += len(self._split(f"{tool.name} {tool.description or ''} {schema}"))
         return count
+
+
+def _check_sizes(request: ChatRequest) -> None:
+    count, most = request.sampling.n, request.sampling.max_tokens
+    if count is not None and not 1 <= count <= _MOST_CHOICES:
+        raise InvalidRequest(f"'n' must be between 1 and {_MOST_CHOICES}", http_status=422)
+    if most is not None and most < 0:
+        raise InvalidRequest("'max_tokens' must be at least 0", http_status=422)
 
 
 def _pieces(answer: _Answer, choice: int) -> Iterator[ModelEvent]:

@@ -1,0 +1,212 @@
+"""
+The HTTP application: a dialect's usual paths over any provider.
+
+Gateway and simulator are this application with another provider and another desk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from loom.core.ambient import Clock, SystemClock
+from loom.core.errors import LoomError, ServiceUnavailable
+from loom.core.events import Notice
+from loom.core.provider import LLMProvider
+from loom.core.request import ChatRequest
+from loom.server.desk import Desk, Outcome
+from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
+from loom.wire.dialect import Dialect
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+__all__ = ["BODY_BYTES", "build_app"]
+
+BODY_BYTES = 64 * 1024 * 1024
+"""What a request's body may weigh: as much as our own client takes in a reply."""
+
+# An answer that needs no waiting would hold the event loop to its end: let others in between.
+_PIECES_AT_ONCE = 16
+
+_JSON = {"content-type": "application/json"}
+# Recorded streams (contract, section 4).
+_EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+
+_log = logging.getLogger("loom.server")
+
+
+def build_app(
+    provider: LLMProvider, dialect: Dialect, desk: Desk, *, clock: Clock | None = None
+) -> Starlette:
+    """
+    Make the application.
+
+    Args:
+        provider: Who answers; it is not closed with the application.
+        dialect: How callers speak.
+        desk: Who is admitted, which models are listed, what headers are set.
+        clock: Tells the time.
+
+    Returns:
+        An ASGI application with `/v1/chat/completions`, `/v1/models`, `/v1/models/{id}` and
+        `/health`.
+    """
+    # Importing starlette costs more than the rest of the package: only who serves pays for it.
+    from starlette.applications import Starlette  # noqa: PLC0415 - start-up time
+    from starlette.routing import Route  # noqa: PLC0415 - start-up time
+
+    house = _House(provider, dialect, desk, clock or SystemClock())
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", _Endpoint(house.chat, house), methods=["POST"]),
+            Route("/v1/models", _Endpoint(house.models, house), methods=["GET"]),
+            Route("/v1/models/{id}", _Endpoint(house.model, house), methods=["GET"]),
+            Route("/health", _Endpoint(house.health, house), methods=["GET"]),
+        ],
+        exception_handlers={404: house.stray, 405: house.stray},
+    )
+    # The vendor answers 404 to a trailing slash, it does not redirect.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Call(msgspec.Struct):
+    """What a handler is given."""
+
+    scope: Scope
+    receive: Receive
+    line: Line
+    began_s: float
+
+
+class _Endpoint:
+    """A handler as an ASGI application; every error leaves in the caller's dialect."""
+
+    def __init__(self, handler: Callable[[_Call], Awaitable[None]], house: _House) -> None:
+        self.handler = handler
+        self.house = house
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = _Call(scope, receive, Line(send), self.house.clock.monotonic_s())
+        try:
+            await self.handler(call)
+        except CallerGone:
+            return
+        except LoomError as error:
+            await self.house.refuse(call, error)
+        except Exception:  # noqa: BLE001 - the outermost border
+            # The border: whatever nobody foresaw is logged, and the caller gets an answer.
+            _log.exception("an unexpected error in %s", scope["path"])
+            await self.house.refuse(call, _unexpected())
+
+
+def _unexpected() -> LoomError:
+    return ServiceUnavailable("Service unavailable.", http_status=500)
+
+
+class _House:
+    def __init__(self, provider: LLMProvider, dialect: Dialect, desk: Desk, clock: Clock) -> None:
+        self.provider = provider
+        self.dialect = dialect
+        self.desk = desk
+        self.clock = clock
+
+    async def health(self, call: _Call) -> None:
+        await call.line.whole(200, _JSON, b'{"status":"ok"}')
+
+    async def models(self, call: _Call) -> None:
+        self.admit(call)
+        rows = list(self.desk.models())
+        await self.json(call, 200, {"object": "list", "data": rows})
+
+    async def model(self, call: _Call) -> None:
+        self.admit(call)
+        wanted = call.scope["path_params"]["id"]
+        row = next((row for row in self.desk.models() if row["id"] == wanted), None)
+        await self.json(call, 200 if row else 404, row or {"detail": "Not Found"})
+
+    async def chat(self, call: _Call) -> None:
+        self.admit(call)
+        body = await read_body(call.receive, BODY_BYTES)
+        request = self.dialect.decode_request(body)
+        answer = self.stream if request.stream else self.plain
+        await until_gone(call.receive, answer(call, request))
+
+    async def plain(self, call: _Call, request: ChatRequest) -> None:
+        response = await self.provider.chat(request)
+        body = self.dialect.encode_response(response)
+        outcome = self.outcome(call, 200, model=request.model, usage=response.usage)
+        await call.line.whole(200, {**_JSON, **self.desk.headers(outcome)}, body)
+
+    async def stream(self, call: _Call, request: ChatRequest) -> None:
+        created = int(self.clock.now().timestamp())
+        encoder = self.dialect.encoder(request, self.desk.new_id(), created)
+        line = call.line
+        pieces = 0
+        try:
+            async with aclosing(self.provider.stream(request)) as events:
+                async for event in events:
+                    data = encoder.encode(event)
+                    if not line.started:
+                        # Until the answer begins, an error can still be a plain reply.
+                        if isinstance(event, Notice):
+                            continue
+                        outcome = self.outcome(call, 200, streamed=True, model=request.model)
+                        await line.start(200, {**_EVENTS, **self.desk.headers(outcome)})
+                        data = encoder.start() + data
+                    if data:
+                        await line.piece(data)
+                        pieces += 1
+                        if pieces % _PIECES_AT_ONCE == 0:
+                            await self.clock.sleep(0)
+        except LoomError as error:
+            if not line.started:
+                raise
+            await line.piece(encoder.error(error))
+        except Exception:
+            if not line.started:
+                raise
+            _log.exception("an unexpected error in the middle of a stream")
+            await line.piece(encoder.error(_unexpected()))
+        await line.end()
+
+    def admit(self, call: _Call) -> None:
+        given = dict(call.scope["headers"]).get(b"authorization")
+        self.desk.admit(None if given is None else given.decode("latin-1"))
+
+    def outcome(self, call: _Call, status: int, **facts: Any) -> Outcome:
+        elapsed_s = self.clock.monotonic_s() - call.began_s
+        return Outcome(status=status, elapsed_s=elapsed_s, **facts)
+
+    async def json(self, call: _Call, status: int, value: Mapping[str, Any]) -> None:
+        headers = self.desk.headers(self.outcome(call, status))
+        await call.line.whole(status, {**_JSON, **headers}, msgspec.json.encode(value))
+
+    async def refuse(self, call: _Call, error: LoomError) -> None:
+        reply = self.dialect.encode_error(error)
+        outcome = self.outcome(call, reply.status, admitted=reply.status != 401)
+        headers = {**reply.headers, **self.desk.headers(outcome)}
+        await call.line.whole(reply.status, headers, reply.body)
+
+    async def stray(self, request: Request, error: Exception) -> Response:
+        """Answer a wrong path or a wrong method."""
+        del request
+        from starlette.exceptions import HTTPException  # noqa: PLC0415 - start-up time
+        from starlette.responses import JSONResponse  # noqa: PLC0415 - start-up time
+
+        if not isinstance(error, HTTPException):
+            raise error
+        status, detail = error.status_code, error.detail
+        headers = {**(error.headers or {}), **self.desk.headers(_turned_away(status))}
+        return JSONResponse({"detail": detail}, status, headers)
+
+
+def _turned_away(status: int) -> Outcome:
+    return Outcome(status=status, admitted=False)
