@@ -69,7 +69,8 @@ def _parsed(text: str, form: Literal["google", "numpy", "sphinx"]) -> Described:
     summary: list[str] = []
     fields: dict[str, str] = {}
     # `warnings=False`: a type that a docstring leaves out stands in the annotation.
-    for section in Docstring(text).parse(form, warnings=False):
+    # It cleans indentation anew, counting from the second line: the text must begin there.
+    for section in Docstring(f"\n{text}").parse(form, warnings=False):
         if isinstance(section, DocstringSectionText):
             summary.append(section.value.strip())
         elif isinstance(

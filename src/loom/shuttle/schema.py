@@ -338,10 +338,7 @@ def _holds_model(type_: Any, met: list[Any]) -> bool:
         return True
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         return False
-    try:
-        return any(_holds_model(inner, met) for _, inner in _inside(type_))
-    except TypeError:
-        return False
+    return any(_holds_model(inner, met) for _, inner in _inside(type_))
 
 
 def _pydantic_schema(type_: Any) -> dict[str, Any]:
