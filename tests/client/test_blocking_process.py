@@ -216,7 +216,7 @@ def test_exit_does_not_wait_for_a_stubborn_task() -> None:
     """A task that swallows its cancellation does not keep the process alive."""
     assert ["exiting"] == run("""
         from loom.client import portal
-        portal.WIND_UP_WAIT_S = 0.01
+        portal._WIND_UP_WAIT_S = 0.01
         import logging
         logging.disable()  # asyncio itself reports the task that was left; that is its right
         lease = Lease(nothing)

@@ -23,7 +23,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["Lease", "Portal", "Source"]
+__all__ = ["CANCEL_WAIT_S", "CLOSED", "Lease", "Portal", "Source", "Waiter"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -31,14 +31,14 @@ T_co = TypeVar("T_co", covariant=True)
 # Ctrl-C, and closing a stream, wait no longer than this for the request to be taken back.
 CANCEL_WAIT_S = 1.0
 # A task that will not end must not keep the interpreter from ending.
-WIND_UP_WAIT_S = 1.0
+_WIND_UP_WAIT_S = 1.0
 
-ON_THE_PORTAL = (
+_ON_THE_PORTAL = (
     "a blocking call was made on the thread that runs the event loop, and would wait for itself: "
     "use the async client there, or run the function in a worker thread (asyncio.to_thread)"
 )
 CLOSED = "the client is closed: make a new one, or close it after its last call"
-CANCELLED = "the call was cancelled on the event loop, and not by its caller"
+_CANCELLED = "the call was cancelled on the event loop, and not by its caller"
 
 
 class Source(Protocol[T_co]):
@@ -115,7 +115,7 @@ class Portal:
             RuntimeError: If this is the portal's thread.
         """
         if threading.get_ident() == self._thread.ident:
-            raise RuntimeError(ON_THE_PORTAL)
+            raise RuntimeError(_ON_THE_PORTAL)
 
     def tell(self, waiter: Waiter) -> None:
         """
@@ -125,7 +125,7 @@ class Portal:
             waiter: Who waits.
         """
         if not self.exiting:
-            waiter.lost(RuntimeError(CLOSED if self._ending else CANCELLED))
+            waiter.lost(RuntimeError(CLOSED if self._ending else _CANCELLED))
 
     def close(self, *, exiting: bool = False) -> None:
         """
@@ -137,7 +137,7 @@ class Portal:
         self.exiting = exiting
         with suppress(RuntimeError):
             self.post(self._begin_to_end)
-            self._thread.join(3 * WIND_UP_WAIT_S)
+            self._thread.join(3 * _WIND_UP_WAIT_S)
 
     def _run(self) -> None:
         try:
@@ -158,10 +158,10 @@ class Portal:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=WIND_UP_WAIT_S)
+            await asyncio.wait(tasks, timeout=_WIND_UP_WAIT_S)
         closers = [asyncio.ensure_future(lease.closer()) for lease in self.leases]
         if closers:
-            await asyncio.wait(closers, timeout=WIND_UP_WAIT_S)
+            await asyncio.wait(closers, timeout=_WIND_UP_WAIT_S)
         await self.loop.shutdown_asyncgens()
 
 
@@ -213,7 +213,7 @@ class _Call(Generic[T]):
 
     def _cancel(self) -> None:
         if self._task is None:  # The interrupt came before the start was posted.
-            self.lost(RuntimeError(CANCELLED))
+            self.lost(RuntimeError(_CANCELLED))
         else:
             self._task.cancel()
 

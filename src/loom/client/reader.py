@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from loom.client.portal import CANCEL_WAIT_S, CLOSED, Portal, Source
 
-__all__ = ["Reader"]
+__all__ = ["AHEAD_LOW", "AHEAD_MAX", "Reader"]
 
 T = TypeVar("T")
 
