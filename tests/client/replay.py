@@ -25,11 +25,14 @@ class Replay:
         self._headers: dict[str, str] = {}
         self._body = b""
         self._clean = True
+        self._kind = ""
 
     def answer(self, exchange: Exchange) -> None:
         """From now on, answer with this exchange."""
         self._status, self._headers = exchange.status, exchange.headers
         self._body, self._clean = exchange.body, True
+        # Some recorders kept the body only.
+        self._kind = "text/event-stream" if exchange.stream else "application/json"
 
     def cut(self, exchange: Exchange, size: int, *, clean: bool) -> None:
         """From now on, answer with the first `size` bytes of this exchange."""
@@ -57,7 +60,7 @@ class Replay:
 
     def _reply(self) -> bytes:
         kept = {name: value for name, value in self._headers.items() if name != "content-type"}
-        kind = self._headers.get("content-type", "application/json")
+        kind = self._headers.get("content-type", self._kind)
         head = [f"HTTP/1.1 {self._status} X", f"content-type: {kind}"]
         head += [f"{name}: {value}" for name, value in kept.items() if value.isascii()]
         head.append("transfer-encoding: chunked")
