@@ -79,6 +79,23 @@ def test_every_public_name_of_the_package_is_there() -> None:
         assert name in dir(loom)
 
 
+def test_type_checkers_and_python_find_the_same_names() -> None:
+    """The imports for type checkers and the table of lazy imports name the same things."""
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    for_checkers = {
+        (node.module, alias.name)
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for_python = {(home, name) for home, names in loom._HOMES.items() for name in names}
+
+    assert for_checkers == for_python
+    assert set(loom.__all__) == {name for _, name in for_python} | {"__version__"}
+
+
 def test_a_wrong_name_of_the_package_is_an_attribute_error() -> None:
     """A name that does not exist is refused as Python does."""
     with pytest.raises(AttributeError, match="Mistrall"):

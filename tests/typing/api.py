@@ -1,0 +1,131 @@
+"""The public API as type checkers see it: mypy and pyright read this file, nobody runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import assert_type
+
+import msgspec
+
+import loom
+from loom import (
+    AsyncMistral,
+    AsyncStream,
+    ChatRequest,
+    Completed,
+    Layer,
+    LLMProvider,
+    LLMResponse,
+    LoomError,
+    Message,
+    Mistral,
+    ModelCard,
+    Stream,
+    StreamEvent,
+    TextDelta,
+    Timeouts,
+    ToolCall,
+    ToolSpec,
+    Usage,
+)
+
+
+class Weather(msgspec.Struct):
+    town: str
+    degrees_c: float
+
+
+def blocking() -> None:
+    client = Mistral(
+        "key",
+        model="mistral-small-latest",
+        max_tokens=100,
+        temperature=0,
+        timeout_s=timedelta(seconds=5),
+        deadline_s=10.0,
+        timeouts=Timeouts(first_byte_s=1.0),
+        base_url="https://api.mistral.ai/v1",
+        headers={"x-team": "red"},
+        as_of=date(2024, 11, 30),
+    )
+    with Mistral(sim=True) as again:
+        assert_type(again, Mistral)
+    assert_type(client.name, str)
+    assert_type(client.model, str)
+
+    response = client.chat("Hello")
+    assert_type(response, LLMResponse)
+    assert_type(response.content, str)
+    assert_type(response.thinking, str)
+    assert_type(response.tool_calls, tuple[ToolCall, ...])
+    assert_type(response.usage, Usage)
+    assert_type(response.usage.total_tokens, int)
+    assert_type(response.usage.cost_usd, Decimal | None)
+    assert_type(response.message, Message)
+    assert_type(response.request_id, str | None)
+
+    stream = client.stream([Message.user("Hello"), {"role": "assistant", "content": "Hi"}])
+    assert_type(stream, Stream)
+    with stream as events:
+        for event in events:
+            assert_type(event, StreamEvent)
+            if isinstance(event, TextDelta):
+                assert_type(event.text, str)
+            elif isinstance(event, Completed):
+                assert_type(event.response, LLMResponse)
+    for piece in client.stream("Hello").text_stream:
+        assert_type(piece, str)
+    assert_type(client.stream("Hello").final(), LLMResponse)
+    stream.close()
+
+    client.chat("Weather?", output=Weather, temperature=0.2, stop=["\n"], timeout_s=3)
+    client.chat("Weather?", tools=[ToolSpec(name="weather", parameters={"type": "object"})])
+    assert_type(client.with_options(temperature=0.0), Mistral)
+    client.close()
+
+
+async def asynchronous() -> None:
+    client = AsyncMistral("key")
+    async with AsyncMistral(sim=True) as again:
+        assert_type(again, AsyncMistral)
+    assert_type(await client.chat("Hello"), LLMResponse)
+
+    stream = client.stream("Hello")
+    assert_type(stream, AsyncStream)
+    async with stream as events:
+        async for event in events:
+            assert_type(event, StreamEvent)
+    async for piece in client.stream("Hello").text_stream:
+        assert_type(piece, str)
+    assert_type(await client.stream("Hello").final(), LLMResponse)
+    await stream.aclose()
+    await client.aclose()
+
+
+def facts() -> None:
+    assert_type(loom.cost("mistral-large-latest", 1000, 2000), Decimal | None)
+    assert_type(loom.cost("mistral-large-latest", 1000, 2000, as_of="2024-11"), Decimal | None)
+    assert_type(loom.recommend("development"), ModelCard)
+
+
+def errors(error: LoomError) -> None:
+    assert_type(error.code, str)
+    assert_type(error.retryable, bool)
+    assert_type(error.retry_after_s, float | None)
+    assert_type(error.request_id, str | None)
+    assert_type(error.hint, str)
+
+
+class Shouting(Layer):
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        async for event in self.inner.stream(request):
+            if isinstance(event, TextDelta):
+                yield TextDelta(event.text.upper(), event.choice)
+            else:
+                yield event
+
+
+def layered(provider: LLMProvider) -> LLMProvider:
+    return Shouting(provider)
