@@ -86,6 +86,15 @@ def test_enum_of_one_kind_gets_its_type() -> None:
     assert {"enum": ["a"], "type": ["string"]} == strict_schema({"enum": ["a"], "type": ["string"]})
 
 
+def test_decimal_is_said_in_a_way_that_models_know() -> None:
+    """msgspec's own format becomes a pattern, unless there is one; other formats stay."""
+    assert {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"} == (
+        strict_schema({"type": "string", "format": "decimal"})
+    )
+    assert {"pattern": "^1"} == strict_schema({"format": "decimal", "pattern": "^1"})
+    assert {"format": "date"} == strict_schema({"format": "date"})
+
+
 _schemas: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from([{}, {"type": "integer", "default": 1}, {"enum": ["a", "b"]}, True]),
     lambda inner: st.one_of(

@@ -16,6 +16,9 @@ _HOLDS_NAMED = frozenset({"properties", "$defs", "definitions", "patternProperti
 # No default applies where every property must be written, and `discriminator` is OpenAPI's word,
 # not JSON Schema's; OpenAI's strict mode takes neither.
 _DROPPED = frozenset({"default", "discriminator"})
+# The form in which both msgspec and pydantic read a Decimal; msgspec's `format: decimal` is in no
+# draft, so no model knows it.
+_DECIMAL = r"^-?[0-9]+(\.[0-9]+)?$"
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +26,8 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     Close every object of a schema and require all its properties.
 
     An object without `properties`, such as that of `dict[str, int]`, stays open.
-    `default` and `discriminator` are left out; an `enum` of one kind is given its `type`.
+    `default` and `discriminator` are left out, an `enum` of one kind is given its `type`, and
+    msgspec's format "decimal" becomes a pattern.
 
     Args:
         schema: Any JSON schema; it is not changed.
@@ -44,6 +48,9 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         kinds = {type(value) for value in out["enum"]}
         if kinds in ({str}, {int}):
             out["type"] = "string" if kinds == {str} else "integer"
+    if out.get("format") == "decimal":
+        del out["format"]
+        out.setdefault("pattern", _DECIMAL)
     if "$defs" in out:
         # Last, as people write it.
         out["$defs"] = out.pop("$defs")
