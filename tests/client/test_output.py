@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
@@ -16,7 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.recorded import chat_exchanges
+from tests.shuttle.kinds import CASES
 
+from loom import Mistral
 from loom.client.output import output_format, parse_output, parsed_response
 from loom.core.errors import OutputInvalid
 from loom.core.messages import Message, ToolCall
@@ -346,3 +349,39 @@ def test_our_form_is_the_recorded_one() -> None:
             schema.pop("$schema", None)
             ours["schema"]["$defs"]["StructuredChecks"].pop("title")
             assert recorded | {"schema": schema} == ours
+
+
+# --- a whole call --------------------------------------------------------------------------
+
+
+# `output=None` means that no type is asked for.
+@pytest.mark.parametrize("kind", [kind for kind in CASES if kind != "none"])
+def test_a_call_gives_a_value_of_the_type(kind: str, offline: Mistral) -> None:
+    """Each kind of type goes out with a chat request, and a value of it comes back."""
+    type_, _, _ = CASES[kind]
+    response = offline.chat("Make one up.", output=type_)
+    assert response.content
+    again = parse_output(type_, response.content)
+    assert again == response.parsed
+
+
+def test_a_stream_gives_a_value_too(offline: Mistral) -> None:
+    """The response at the end of a stream holds the value."""
+    with offline.stream("Name a city.", output=City) as stream:
+        response = stream.final()
+    assert isinstance(response.parsed, City)
+
+
+def test_a_cut_call_is_an_error(offline: Mistral) -> None:
+    """An answer that `max_tokens` cuts is an error that holds the text and what it cost."""
+    with pytest.raises(OutputInvalid, match="cut by max_tokens") as caught:
+        offline.chat("Count.", output=list[int], max_tokens=2)
+    assert caught.value.text
+    assert caught.value.partial is not None
+    assert caught.value.partial.usage is not None
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[Mistral]:
+    with Mistral(sim=True) as client:
+        yield client
