@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from loom.client import facts
+from loom.config.assemble import overlay_file
 from loom.core.ambient import SystemClock
 from loom.core.errors import ConfigInvalid, InvalidRequest
 
@@ -35,6 +36,24 @@ def test_days_are_dates_or_words() -> None:
 def test_unknown_is_none(model: str) -> None:
     """A model or a price that is not known costs None, never 0."""
     assert facts.cost(model, 100, 200, as_of="2026-11") is None
+
+
+def test_the_setting_names_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`LOOM_AS_OF` holds where no argument says otherwise."""
+    monkeypatch.setenv("LOOM_AS_OF", "2024-11")
+    assert "open-mistral-7b" == facts.recommend("development").id
+    assert 6 == len(facts.models())
+    assert Decimal("0.0028") == facts.cost("mistral-large-latest", 100, 200)
+    assert Decimal("0.00035") == facts.cost("mistral-large-latest", 100, 200, as_of="2026-11")
+
+
+def test_the_users_prices_hold() -> None:
+    """`prices.toml` beside the settings corrects what the catalogue says, and a change is seen."""
+    file = overlay_file()
+    file.parent.mkdir(parents=True)
+    for rate, dollars in (("1", "0.0001"), ("2", "0.0002")):
+        file.write_text(f'[[model]]\nid = "house"\ninput = {rate}\n', encoding="utf-8")
+        assert Decimal(dollars) == facts.cost("house", 100, 0)
 
 
 def test_unknown_before_it_is_known() -> None:

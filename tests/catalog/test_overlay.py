@@ -26,6 +26,13 @@ def price(catalog: Catalog, model: str, on: date = TODAY) -> Price:
     return card.price
 
 
+def test_the_same_text_is_parsed_once(tmp_path: Path) -> None:
+    """Reading an unchanged file again gives the same catalogue."""
+    text = '[[model]]\nid = "house"\n'
+    assert laid_over(tmp_path, text) is laid_over(tmp_path, text)
+    assert laid_over(tmp_path, text) is not laid_over(tmp_path, text + "input = 1\n")
+
+
 def test_a_row_without_a_day_corrects_every_day(tmp_path: Path) -> None:
     """A negotiated price holds always; the cached rate follows, the window stays."""
     catalog = laid_over(tmp_path, '[[model]]\nid = "mistral-large-2512"\ninput = 0.4\n')

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from loom.catalog.names import closest, looks_misspelt
@@ -74,13 +74,7 @@ class Catalog:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigInvalid(f"{file}: cannot be read: {error}") from error
-        top = read_sheet(text, str(file), origin=file.name)
-        return Catalog(
-            Sheet(
-                overlaid(self._sheet.entries, top.entries),
-                self._sheet.advice + top.advice,
-            )
-        )
+        return _laid_over(self, text, str(file), file.name)
 
     def find(self, model_id: str, on: date, provider: str = "mistral") -> ModelCard | None:
         """
@@ -247,3 +241,15 @@ class Catalog:
             names.update(dict.fromkeys(card.aliases, card))
         names.update((card.id, card) for card, _ in cards)
         return names
+
+
+# Every client and every question reads the user's file anew; only a changed one is parsed again.
+@lru_cache(maxsize=4)
+def _laid_over(below: Catalog, text: str, file: str, origin: str) -> Catalog:
+    top = read_sheet(text, file, origin)
+    return Catalog(
+        Sheet(
+            overlaid(below._sheet.entries, top.entries),  # noqa: SLF001 - a catalogue of ours
+            below._sheet.advice + top.advice,  # noqa: SLF001 - the same
+        )
+    )
