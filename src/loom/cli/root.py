@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import rich_click as click
+from click.exceptions import Exit, NoArgsIsHelpError
 
 from loom.cli.clean import cleaned
 from loom.cli.main import version_line
@@ -111,30 +112,44 @@ def run(args: Sequence[str]) -> int:
     """
     terminal = Terminal()
     try:
-        code = looms.main(args=list(args), prog_name="looms", standalone_mode=False, obj=terminal)
+        # Not `looms.main()`: it would take Ctrl-C and a closed pipe into its own hands.
+        with looms.make_context("looms", list(args), obj=terminal) as context:
+            looms.invoke(context)
         sys.stdout.flush()
-    except click.ClickException as error:
-        return _usage(error, terminal, args)
-    except LoomError as error:
-        _trace(terminal)
-        terminal.fail(error)
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        terminal.end_line()
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes once more at its end: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - the outermost border
-        _trace(terminal)
-        terminal.print_error(
-            "ERR_INTERNAL",
-            f"{type(error).__name__}: {error}",
-            "this is a fault of Loom: run it again with --debug and report what it shows.",
-        )
-        return 1
-    return code if isinstance(code, int) else 0
+    except Exit as leaving:
+        return leaving.exit_code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost border
+        return _ended_by(error, terminal, args)
+    return 0
+
+
+def _ended_by(error: BaseException, terminal: Terminal, args: Sequence[str]) -> int:
+    code = 1
+    match error:
+        case NoArgsIsHelpError():
+            click.echo(error.format_message(), err=True)
+            code = error.exit_code
+        case click.ClickException():
+            code = _usage(error, terminal, args)
+        case click.Abort() | KeyboardInterrupt():
+            terminal.end_line()
+            code = _INTERRUPTED
+        case BrokenPipeError():
+            # Python flushes once more at its end: let that go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = _BROKEN_PIPE
+        case LoomError():
+            _trace(terminal)
+            terminal.fail(error)
+            code = error.exit_code
+        case _:
+            _trace(terminal)
+            terminal.print_error(
+                "ERR_INTERNAL",
+                f"{type(error).__name__}: {error}",
+                "this is a fault of Loom: run it again with --debug and report what it shows.",
+            )
+    return code
 
 
 def _usage(error: click.ClickException, terminal: Terminal, args: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -20,9 +20,12 @@ from loom.core.errors import InvalidAPIKey, LoomError
 from loom.core.response import Usage
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from logging import LogRecord
 
-__all__ = ["Terminal", "cost_line", "dollars", "json_text"]
+    from rich.console import Console
+    from rich.status import Status
+
+__all__ = ["Terminal", "Waiting", "cost_line", "dollars", "json_text"]
 
 # Rich tables fold to the width; what reads a pipe has none.
 _PIPE_WIDTH = 400
@@ -48,6 +51,7 @@ class Terminal:
         self.color = True
         self._cleaner = Cleaner()
         self._at_line_start = True
+        self._notes: list[str] = []
 
     @cached_property
     def out(self) -> Console:
@@ -154,6 +158,17 @@ class Terminal:
         sys.stdout.write("\n".join(lines) + "\n\n")
         return left_out
 
+    def used(self, line: str) -> None:
+        """
+        Put on standard error what a call used, and what is to be known of its price.
+
+        Args:
+            line: As `cost_line` makes it.
+        """
+        self.say(line)
+        while self._notes:
+            self.say(f"note: {self._notes.pop(0)}")
+
     def say(self, text: str, *, style: str = "dim") -> None:
         """
         Put a line on standard error, unless `-q` was given.
@@ -164,6 +179,56 @@ class Terminal:
         """
         if not self.quiet:
             self.err.print(cleaned(text), style=style, soft_wrap=not self.err.is_terminal)
+
+    def murmur(self, text: str) -> None:
+        """
+        Add to standard error without ending the line, unless `-q` was given.
+
+        Args:
+            text: The next piece of what the model thinks.
+        """
+        if not self.quiet:
+            self.err.print(cleaned(text), style="dim", end="", soft_wrap=True)
+
+    def waiting(self, model: str) -> Waiting:
+        """
+        Show on standard error that a model is being waited for; nothing off a terminal.
+
+        Args:
+            model: Who is waited for.
+
+        Returns:
+            A context manager; `stop()` ends the display early.
+        """
+        shown = sys.stderr.isatty() and not self.quiet and not self.json
+        return Waiting(self.err.status(f"{model} ...", spinner="dots") if shown else None)
+
+    def start_log(self) -> None:
+        """Send the library's log to standard error: warnings, more with `-v`, none with `-q`."""
+        import logging  # noqa: PLC0415 - start-up time
+
+        levels = {0: logging.WARNING, 1: logging.INFO}
+        log = logging.getLogger("loom")
+        log.setLevel(logging.ERROR if self.quiet else levels.get(self.verbose, logging.DEBUG))
+        if not log.handlers:
+            handler = logging.Handler()
+            handler.emit = self._log  # type: ignore[method-assign] # one line is not worth a class
+            log.addHandler(handler)
+            log.propagate = False
+
+    def quiet_log(self) -> None:
+        """Show errors of the library's log only: a demonstration warns of nothing."""
+        import logging  # noqa: PLC0415 - start-up time
+
+        logging.getLogger("loom").setLevel(logging.ERROR)
+
+    def _log(self, record: LogRecord) -> None:
+        if record.name == "loom.catalog":
+            # How old a price is matters beside the cost, not before the answer.
+            self._notes.append(record.getMessage())
+            return
+        style = "yellow" if record.levelno >= 30 else "dim"
+        self.say(f"{record.levelname.lower()}: {record.getMessage()}", style=style)
 
     def warn(self, text: str) -> None:
         """
@@ -207,6 +272,34 @@ class Terminal:
         self.err.print(f"error[{name}]:", style="bold red", end=" ")
         fix = f" Fix: {hint}" if hint else ""
         self.err.print(cleaned(message + fix), soft_wrap=not self.err.is_terminal)
+
+
+class Waiting:
+    """
+    A sign that something is being waited for.
+
+    Args:
+        status: Rich's; None shows nothing.
+    """
+
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
+
+    def __enter__(self) -> Self:
+        """Show it."""
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Take it away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Take it away; safe to call twice."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
 
 def _without_key(error: InvalidAPIKey) -> str:

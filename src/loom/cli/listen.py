@@ -1,0 +1,222 @@
+"""Follows one call: events to the two streams, and what it cost, also when it is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import msgspec
+from click.exceptions import Exit
+
+from loom.cli.terminal import Terminal, cost_line
+from loom.client.blocking import Mistral
+from loom.client.facts import cost
+from loom.core.ambient import SystemClock
+from loom.core.errors import LoomError
+from loom.core.events import (
+    Completed,
+    Restarted,
+    Retried,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    Throttled,
+    UsageReported,
+)
+from loom.core.messages import Message
+from loom.core.response import LLMResponse, Usage
+
+__all__ = ["Listener", "response_object"]
+
+# A rule of thumb for European languages; only used for a call that ended before it reported.
+_CHARACTERS_PER_TOKEN = 4
+_INTERRUPTED = 130
+
+
+class Listener:
+    """
+    Makes one call and shows it.
+
+    Args:
+        terminal: Where things go.
+        client: Makes the call.
+        as_of: The day whose prices hold for an estimate; None: today.
+    """
+
+    def __init__(self, terminal: Terminal, client: Mistral, *, as_of: date | None = None) -> None:
+        self._terminal = terminal
+        self._client = client
+        self._as_of = as_of
+        self._clock = SystemClock()
+        self._begun_s = self._clock.monotonic_s()
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._usage: Usage | None = None
+
+    def chat(self, messages: Sequence[Message], options: Mapping[str, Any]) -> LLMResponse:
+        """
+        Make a call and show its whole answer.
+
+        Args:
+            messages: The conversation.
+            options: Options of the call; None values are left out by the client.
+
+        Returns:
+            The answer.
+
+        Raises:
+            LoomError: What the call raised.
+            Exit: With 130 when it was interrupted.
+        """
+        terminal = self._terminal
+        try:
+            with terminal.waiting(self._client.model):
+                response = self._client.chat(list(messages), **options)
+        except KeyboardInterrupt:
+            raise self._interrupted(messages) from None
+        if terminal.json:
+            terminal.write_json(response_object(response))
+        else:
+            if terminal.verbose and response.thinking:
+                terminal.say(response.thinking)
+            terminal.write(response.content)
+        self._close(response)
+        return response
+
+    def stream(self, messages: Sequence[Message], options: Mapping[str, Any]) -> LLMResponse:
+        """
+        Make a call and show its answer as it comes.
+
+        Args:
+            messages: The conversation.
+            options: Options of the call.
+
+        Returns:
+            The answer.
+
+        Raises:
+            LoomError: What the call raised; the text so far was shown.
+            Exit: With 130 when it was interrupted.
+        """
+        waiting = self._terminal.waiting(self._client.model)
+        try:
+            with waiting, self._client.stream(list(messages), **options) as events:
+                for event in events:
+                    if isinstance(event, TextDelta | ThinkingDelta | Completed):
+                        waiting.stop()
+                    self._show(event)
+                response = events.final()
+        except KeyboardInterrupt:
+            raise self._interrupted(messages) from None
+        except LoomError:
+            self._so_far(messages, "ended early")
+            raise
+        self._close(response)
+        return response
+
+    def _show(self, event: StreamEvent) -> None:
+        terminal = self._terminal
+        if terminal.json:
+            terminal.write_json(_event_object(event))
+        match event:
+            case TextDelta(text=text, choice=0):
+                self._text.append(text)
+                if not terminal.json:
+                    terminal.write(text)
+            case ThinkingDelta(text=text, choice=0):
+                self._thinking.append(text)
+                if terminal.verbose:
+                    terminal.murmur(text)
+            case UsageReported(usage=usage):
+                self._usage = usage
+            case Retried(attempt=attempt, wait_s=wait_s, error=error):
+                terminal.say(f"{error.message}; trying again in {wait_s:.1f} s (attempt {attempt})")
+            case Throttled(wait_s=wait_s):
+                terminal.say(f"waiting {wait_s:.1f} s for the rate limit")
+            case Restarted(reason=reason, model=model):
+                terminal.warn(f"{reason}: the answer begins anew with {model}")
+            case _:
+                pass
+
+    def _close(self, response: LLMResponse) -> None:
+        terminal = self._terminal
+        terminal.end_line()
+        if response.finish_reason in {"length", "model_length"}:
+            terminal.warn("the answer was cut: it reached its longest length (--max-tokens)")
+        if not terminal.json:
+            terminal.used(cost_line(response.model, response.usage, response.latency_s))
+
+    def _interrupted(self, messages: Sequence[Message]) -> Exit:
+        usage = self._so_far(messages, "interrupted")
+        if self._terminal.json:
+            partial = {"text": "".join(self._text), "usage": _usage_object(usage)}
+            self._terminal.print_error("ERR_INTERRUPTED", "interrupted", partial=partial)
+        return Exit(_INTERRUPTED)
+
+    def _so_far(self, messages: Sequence[Message], how: str) -> Usage:
+        usage = self._usage or self._estimate(messages)
+        self._terminal.end_line()
+        if not self._terminal.json and (self._text or self._thinking or how == "interrupted"):
+            elapsed_s = self._clock.monotonic_s() - self._begun_s
+            self._terminal.say(f"{how} · {cost_line(self._client.model, usage, elapsed_s)}")
+        return usage
+
+    def _estimate(self, messages: Sequence[Message]) -> Usage:
+        read = sum(len(message.text) for message in messages)
+        written = sum(map(len, (*self._text, *self._thinking)))
+        input_tokens, output_tokens = (-(-n // _CHARACTERS_PER_TOKEN) for n in (read, written))
+        return Usage(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=input_tokens + output_tokens,
+            cost_usd=cost(self._client.model, input_tokens, output_tokens, self._as_of),
+            estimated=True,
+        )
+
+
+def response_object(response: LLMResponse) -> dict[str, Any]:
+    """
+    An answer as `--json` prints it.
+
+    Args:
+        response: The answer.
+
+    Returns:
+        Its fields; money as a decimal string.
+    """
+    return {
+        "content": response.content,
+        "thinking": response.thinking,
+        "tool_calls": response.tool_calls,
+        "finish_reason": response.finish_reason,
+        "model": response.model,
+        "id": response.id,
+        "request_id": response.request_id,
+        "usage": _usage_object(response.usage),
+        "attempts": response.attempts,
+        "latency_s": round(response.latency_s, 6),
+        "metadata": response.metadata,
+    }
+
+
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(usage)
+    # Not 2E-7, which few readers of JSON strings take for a number.
+    fields["cost_usd"] = None if usage.cost_usd is None else f"{usage.cost_usd:f}"
+    return fields
+
+
+def _event_object(event: StreamEvent) -> dict[str, Any]:
+    words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__)
+    fields: dict[str, Any] = msgspec.structs.asdict(event)
+    match event:
+        case Completed(response=response):
+            fields = {"response": response_object(response)}
+        case UsageReported(usage=usage):
+            fields = {"usage": _usage_object(usage)}
+        case Retried(error=error):
+            fields["error"] = {"code": error.code, "message": error.message}
+        case _:
+            pass
+    return {"event": words.removeprefix("_"), **fields}
