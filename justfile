@@ -30,5 +30,5 @@ lock:
 
 # Remake the walk of one call in docs/architecture.md and the picture in README
 generated:
-    uv run python scripts/walk
-    uv run python scripts/screenshot
+    uv run python scripts/walk.py
+    uv run python scripts/screenshot.py
