@@ -46,7 +46,13 @@ _MODEL = "mistral-small-latest"
 @common_options
 @pass_terminal
 def sim(
-    terminal: Terminal, port: int, pace: float | None, seed: int, any_key: bool, as_of: date | None
+    terminal: Terminal,
+    *,
+    port: int,
+    pace: float | None,
+    seed: int,
+    any_key: bool,
+    as_of: date | None,
 ) -> None:
     """
     Serve Mistral's API on this machine, without a key, a bill or a network.

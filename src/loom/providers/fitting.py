@@ -8,11 +8,12 @@ A reference that leads nowhere, or round in a circle, is taken as "anything".
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
 from urllib.parse import unquote
+
+from loom.providers.pattern import compiled
 
 __all__ = ["Schema", "fits", "resolve", "same"]
 
@@ -164,11 +165,9 @@ def _fits_text(value: str, rules: Mapping[str, Any]) -> bool:
 
 
 def _found(pattern: str, text: str) -> bool:
-    try:
-        return re.search(pattern, text) is not None
-    except re.error:
-        # Another dialect of regular expressions: not ours to judge.
-        return True
+    judge = compiled(pattern)
+    # Another dialect of regular expressions is not ours to judge.
+    return judge is None or judge.search(text) is not None
 
 
 def _fits_array(value: list[Any], rules: Mapping[str, Any], root: Schema) -> bool:

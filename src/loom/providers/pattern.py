@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["example"]
+__all__ = ["compiled", "example"]
 
 # What a shorthand class stands for: the first character is the one that is written.
 _CLASSES = {"d": "7", "w": "a", "s": " ", "D": "a", "W": "-", "S": "a"}
@@ -17,6 +17,20 @@ _NOTHING = frozenset("bBAZ")
 # A pattern can ask for more than memory holds.
 _LONGEST = 100_000
 _SPARE = "a7A-_ .,:;/@#%+*=~!?xyzXYZ0"
+
+
+def compiled(pattern: str) -> re.Pattern[str] | None:
+    """
+    The pattern, ready for use; None for one that Python does not read.
+
+    Args:
+        pattern: Of any dialect.
+    """
+    try:
+        return re.compile(pattern)
+    except (re.error, RecursionError, OverflowError, FutureWarning):
+        # The last one only where a program turned warnings into errors.
+        return None
 
 
 class _Writer:
@@ -88,9 +102,8 @@ class _Writer:
                 self.take()
         self.take()
         # The class itself is the judge: try likely characters against it.
-        try:
-            kind = re.compile("[" + self.pattern[begin : self.at])
-        except re.error:
+        kind = compiled("[" + self.pattern[begin : self.at])
+        if kind is None:
             return ""
         every = _SPARE + "".join(map(chr, range(32, 0x250)))
         return next((character for character in every if kind.fullmatch(character)), "")
@@ -122,9 +135,8 @@ def example(pattern: str, shortest: int = 0, longest: int | None = None) -> str 
     Returns:
         The text, or None when none was found.
     """
-    try:
-        judge = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError):
+    judge = compiled(pattern)
+    if judge is None:
         return None
     for extra in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, shortest):
         try:
