@@ -16,7 +16,7 @@ import msgspec
 from loom.core.errors import ConfigInvalid
 from loom.core.model import Ability, ModelCard, ModelState, Price
 
-__all__ = ["Advice", "Entry", "Period", "Sheet", "overlaid", "periods", "read_sheet"]
+__all__ = ["Advice", "Entry", "Period", "Row", "Sheet", "overlaid", "periods", "read_sheet"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
