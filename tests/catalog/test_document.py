@@ -3,6 +3,7 @@
 import re
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -43,7 +44,7 @@ def test_words_that_a_key_takes() -> None:
     for key, kind in kinds.items():
         for word in meaning[key].split(", "):
             msgspec.convert(word, kind)
-        assert len(kind.__args__) == len(meaning[key].split(", "))
+        assert len(get_args(kind)) == len(meaning[key].split(", "))
 
 
 def test_the_age_of_a_stale_row() -> None:

@@ -1,6 +1,8 @@
 """Finding models: ids, slips, advice, age."""
 
+import decimal
 from datetime import date
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from loom.catalog.lookup import STALE_AFTER_DAYS, TASKS, Catalog
 from loom.catalog.names import distance
+from loom.catalog.rows import read_sheet
 from loom.core.errors import InvalidRequest
 
 TODAY = date(2026, 11, 23)
@@ -18,6 +21,17 @@ IDS = sorted({name for c in CATALOG.cards(TODAY) for name in (c.id, *c.aliases)}
 def test_builtin_is_read_once() -> None:
     """The built-in rows are one object."""
     assert Catalog.builtin() is CATALOG
+
+
+def test_rows_are_exact_whatever_the_callers_precision() -> None:
+    """Rows that are read while a caller rounds to two digits are not rounded."""
+    text = '[[model]]\nid = "a"\ninput = 1.2345\ncached_factor = 0.1\nper_audio_minute = 0.06\n'
+    with decimal.localcontext(prec=2):
+        card = Catalog(read_sheet(text, "a.toml")).find("a", TODAY)
+    assert card is not None
+    assert card.price is not None
+    assert Decimal("0.12345") == card.price.cached_input_usd_per_mtok
+    assert Decimal("0.001") == card.price.usd_per_audio_second
 
 
 def test_unknown_model() -> None:

@@ -60,7 +60,7 @@ def cost(
         cached tokens than tokens).
     """
     plain = input_tokens - cached_tokens
-    if min(plain, cached_tokens, output_tokens, audio_seconds, pages) < 0:
+    if plain < 0 or cached_tokens < 0 or output_tokens < 0 or audio_seconds < 0 or pages < 0:
         return None
     total = _tokens(price, plain, cached_tokens, output_tokens)
     if total is None:

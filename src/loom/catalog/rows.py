@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -112,7 +112,7 @@ class Period(NamedTuple):
     What held of a model from one day to another.
 
     Attributes:
-        card: The facts, as if nobody had announced a retirement yet or all had.
+        card: The facts, an announced retirement among them; `on` hides it before its day.
         valid_from: First day.
         valid_until: Last day.
         deprecated_on: The day of the announcement; None when `card.state` says it all.
@@ -157,6 +157,9 @@ _PRICE_KEYS = frozenset(
         "priority_factor",
     }
 )
+
+# Rows are read once and kept: a low precision that a caller has set just then must not stay in them.
+_EXACT = Context(prec=28)
 
 # An overlay is by a user: it must not pass for the vendor's page, nor for a check we made.
 _PROVENANCE = {"source": "", "checked_on": None}
@@ -315,7 +318,7 @@ def _of_one_model(entries: list[Entry]) -> Iterable[Period]:
 def _price(row: Row, origin: str) -> Price:
     cached = row.cached_input
     if cached is None and row.input is not None and row.cached_factor is not None:
-        cached = row.input * row.cached_factor
+        cached = _EXACT.multiply(row.input, row.cached_factor)
     minute = row.per_audio_minute
     day = "always" if row.valid_from is None else row.valid_from.isoformat()
     return Price(
@@ -324,7 +327,7 @@ def _price(row: Row, origin: str) -> Price:
         output_usd_per_mtok=row.output,
         cached_input_usd_per_mtok=cached,
         usd_per_page=row.per_page,
-        usd_per_audio_second=None if minute is None else minute / 60,
+        usd_per_audio_second=None if minute is None else _EXACT.divide(minute, 60),
         batch_factor=row.batch_factor,
         priority_factor=row.priority_factor,
         valid_from=row.valid_from,
