@@ -158,7 +158,7 @@ _PRICE_KEYS = frozenset(
     }
 )
 
-# Rows are read once and kept: a low precision that a caller has set just then must not stay in them.
+# Rows are read once and kept: a low precision that a caller has set just then must not stay.
 _EXACT = Context(prec=28)
 
 # An overlay is by a user: it must not pass for the vendor's page, nor for a check we made.
