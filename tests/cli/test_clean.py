@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -75,7 +76,7 @@ def test_cuts_do_not_matter(text: str, cuts: list[int]) -> None:
     """A text in pieces gives what the whole text gives."""
     cleaner = Cleaner()
     marks = sorted({0, *(min(cut, len(text)) for cut in cuts), len(text)})
-    pieces = [text[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    pieces = [text[start:end] for start, end in itertools.pairwise(marks)]
     assert cleaned(text) == "".join(cleaner.feed(piece) for piece in pieces)
 
 

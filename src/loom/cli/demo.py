@@ -32,7 +32,7 @@ _MODEL = "mistral-large-latest"
 _WIDTH = 76
 
 _QUESTION = "Explain Python protocols in two sentences."
-_TOOL_QUESTION = "What is the weather in Paris? Use get_weather."
+_TOOL_QUESTION = "How is the weather in Paris? Use get_weather."
 _WEATHER = ToolSpec(
     name="get_weather",
     description="The weather in a city, now.",
@@ -107,7 +107,7 @@ def _streamed_chat(stage: _Stage, client: Mistral) -> LLMResponse:
 
 
 def _tool_call(stage: _Stage, client: Mistral) -> tuple[LLMResponse, LLMResponse]:
-    stage.step(2, "Give it a tool", f'm.chat("{_TOOL_QUESTION}", tools=[get_weather])')
+    stage.step(2, "Give it a tool", f'm.chat("{_TOOL_QUESTION}", tools=[...])')
     question = Message.user(_TOOL_QUESTION)
     asked = client.chat([question], tools=[_WEATHER])
     history = [question, asked.message]

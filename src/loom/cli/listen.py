@@ -29,8 +29,6 @@ from loom.core.response import LLMResponse, Usage
 
 __all__ = ["Listener", "response_object"]
 
-# A rule of thumb for European languages; only used for a call that ended before it reported.
-_CHARACTERS_PER_TOKEN = 4
 _INTERRUPTED = 130
 
 
@@ -163,9 +161,10 @@ class Listener:
         return usage
 
     def _estimate(self, messages: Sequence[Message]) -> Usage:
-        read = sum(len(message.text) for message in messages)
-        written = sum(map(len, (*self._text, *self._thinking)))
-        input_tokens, output_tokens = (-(-n // _CHARACTERS_PER_TOKEN) for n in (read, written))
+        from loom.providers.scripted import rough_tokens  # noqa: PLC0415 - only when it is needed
+
+        input_tokens = sum(len(rough_tokens(message.text)) for message in messages)
+        output_tokens = len(rough_tokens("".join(self._thinking + self._text)))
         return Usage(
             input_tokens=input_tokens,
             output_tokens=output_tokens,

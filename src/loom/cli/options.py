@@ -71,6 +71,7 @@ _COMMON = (
         "-v",
         "--verbose",
         count=True,
+        metavar="",
         expose_value=False,
         callback=_sets("verbose", 1),
         help="Tell more; twice: everything.",

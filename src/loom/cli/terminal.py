@@ -29,6 +29,7 @@ __all__ = ["Terminal", "Waiting", "cost_line", "dollars", "json_text"]
 
 # Rich tables fold to the width; what reads a pipe has none.
 _PIPE_WIDTH = 400
+_FOLDED_WIDTH = 14
 
 
 class Terminal:
@@ -131,27 +132,29 @@ class Terminal:
             The headers that had no room.
         """
         from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - start-up time
-        from rich.measure import Measurement  # noqa: PLC0415 - start-up time
         from rich.table import Table  # noqa: PLC0415 - start-up time
 
+        heads = {name: name for name in headers}
         cells = [dict(zip(headers, row, strict=True)) for row in rows]
-        shown = [name for name in headers if any(row[name] for row in cells)]
-        spare = [name for name in drop if name in shown]
-        left_out: set[str] = set()
-        while True:
-            table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-            for name in shown:
-                justify: Literal["left", "right"] = "right" if name in right else "left"
-                # A column that folds needs some words on a line to be read.
-                least = 14 if name in fold else None
-                table.add_column(name, no_wrap=least is None, justify=justify, min_width=least)
-            for row in cells:
-                table.add_row(*(row[name] for name in shown))
-            needed = Measurement.get(self.out, self.out.options.update(width=10_000), table).minimum
-            if needed <= self.out.width or not spare:
+        widths = {
+            # A column that folds needs some words on a line to be read.
+            name: _FOLDED_WIDTH if name in fold else max(len(row[name]) for row in [heads, *cells])
+            for name in headers
+            if any(row[name] for row in cells)
+        }
+        left_out = set()
+        for name in drop:
+            # Rich's frame: a blank on each side of a cell and one between cells.
+            if sum(widths.values()) + 3 * len(widths) + 1 <= self.out.width:
                 break
-            shown.remove(spare[0])
-            left_out.add(spare.pop(0))
+            if widths.pop(name, None) is not None:
+                left_out.add(name)
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        for name in widths:
+            justify: Literal["left", "right"] = "right" if name in right else "left"
+            table.add_column(name, no_wrap=name not in fold, justify=justify)
+        for row in cells:
+            table.add_row(*(row[name] for name in widths))
         with self.out.capture() as capture:
             self.out.print(table)
         lines = (line.rstrip() for line in capture.get().rstrip().split("\n"))
@@ -210,11 +213,10 @@ class Terminal:
         levels = {0: logging.WARNING, 1: logging.INFO}
         log = logging.getLogger("loom")
         log.setLevel(logging.ERROR if self.quiet else levels.get(self.verbose, logging.DEBUG))
-        if not log.handlers:
-            handler = logging.Handler()
-            handler.emit = self._log  # type: ignore[method-assign] # one line is not worth a class
-            log.addHandler(handler)
-            log.propagate = False
+        handler = logging.Handler()
+        handler.emit = self._log  # type: ignore[method-assign] # one line is not worth a class
+        log.handlers[:] = [handler]
+        log.propagate = False
 
     def quiet_log(self) -> None:
         """Show errors of the library's log only: a demonstration warns of nothing."""
