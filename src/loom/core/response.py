@@ -104,7 +104,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
         latency_s: Seconds from the call to the end of the answer.
         metadata: `{"provider": ...}` and what layers add.
         parsed: The validated value of a structured answer (`output=`); None otherwise.
-        raw: The vendor's body as JSON values; for a stream its last chunk. None if not kept.
+        raw_body: The vendor's body as it came; for a stream the last chunk that said something.
+            None if not kept.
     """
 
     choices: tuple[Choice, ...]
@@ -118,7 +119,12 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     latency_s: float = 0.0
     metadata: Mapping[str, Any] = {}
     parsed: Any = None
-    raw: Any = None
+    raw_body: bytes | None = None
+
+    @property
+    def raw(self) -> Any:
+        """The vendor's body as JSON values, with every field that this version does not know."""
+        return None if self.raw_body is None else msgspec.json.decode(self.raw_body)
 
     @property
     def message(self) -> Message:

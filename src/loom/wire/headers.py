@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from loom.core.response import RateLimitState
 
@@ -13,27 +14,23 @@ __all__ = ["rate_limit_state", "request_id", "retry_after_s"]
 
 _NUMBER = re.compile(r"\d{1,18}(\.\d{1,9})?")
 
-# Three families, newest first (contract/mistral.md section 5: 2026, 2025, 2024 to mid 2025).
-# Where two name one thing, the newer wins.
-_FIELDS: dict[str, tuple[str, ...]] = {
-    "limit_requests_minute": ("x-ratelimit-limit-req-minute",),
-    "remaining_requests_minute": ("x-ratelimit-remaining-req-minute",),
-    "limit_tokens_minute": (
-        "x-ratelimit-limit-tokens-minute",
-        "x-ratelimitbysize-limit-minute",
-        "ratelimitbysize-limit",
-    ),
-    "remaining_tokens_minute": (
-        "x-ratelimit-remaining-tokens-minute",
-        "x-ratelimitbysize-remaining-minute",
-        "ratelimitbysize-remaining",
-    ),
-    "limit_tokens_month": ("x-ratelimit-limit-tokens-month", "x-ratelimitbysize-limit-month"),
-    "remaining_tokens_month": (
-        "x-ratelimit-remaining-tokens-month",
-        "x-ratelimitbysize-remaining-month",
-    ),
-    "query_cost_tokens": ("x-ratelimit-tokens-query-cost", "ratelimitbysize-query-cost"),
+# Three families (contract/mistral.md section 5: 2026, 2025, 2024 to mid 2025). Where two name
+# one thing, the newer wins: the lower rank.
+_FIELDS: dict[str, tuple[str, int]] = {
+    "x-ratelimit-limit-req-minute": ("limit_requests_minute", 0),
+    "x-ratelimit-remaining-req-minute": ("remaining_requests_minute", 0),
+    "x-ratelimit-limit-tokens-minute": ("limit_tokens_minute", 0),
+    "x-ratelimitbysize-limit-minute": ("limit_tokens_minute", 1),
+    "ratelimitbysize-limit": ("limit_tokens_minute", 2),
+    "x-ratelimit-remaining-tokens-minute": ("remaining_tokens_minute", 0),
+    "x-ratelimitbysize-remaining-minute": ("remaining_tokens_minute", 1),
+    "ratelimitbysize-remaining": ("remaining_tokens_minute", 2),
+    "x-ratelimit-limit-tokens-month": ("limit_tokens_month", 0),
+    "x-ratelimitbysize-limit-month": ("limit_tokens_month", 1),
+    "x-ratelimit-remaining-tokens-month": ("remaining_tokens_month", 0),
+    "x-ratelimitbysize-remaining-month": ("remaining_tokens_month", 1),
+    "x-ratelimit-tokens-query-cost": ("query_cost_tokens", 0),
+    "ratelimitbysize-query-cost": ("query_cost_tokens", 1),
 }
 _NOTHING = RateLimitState()
 
@@ -51,12 +48,14 @@ def rate_limit_state(headers: Mapping[str, str]) -> RateLimitState:
     found = {name: value for name, value in headers.items() if "ratelimit" in name}
     if not found:
         return _NOTHING
-    numbers: dict[str, int | None] = {}
-    for field, names in _FIELDS.items():
-        for name in names:
-            if (number := _number(found.get(name))) is not None:
-                numbers[field] = int(number)
-                break
+    numbers: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
+    for name, value in found.items():
+        field, rank = _FIELDS.get(name, ("", 0))
+        if not field or rank > ranks.get(field, rank):
+            continue
+        if (number := _number(value)) is not None:
+            numbers[field], ranks[field] = int(number), rank
     reset_s = _number(found.get("ratelimitbysize-reset"))
     return RateLimitState(**numbers, reset_s=reset_s, headers=found)
 

@@ -65,14 +65,10 @@ class SSEDecoder:
             data = self._to_lf(data)
         if not data:
             return []
+        if self._pieces and not self._ends_event(data):
+            return []
         if self._pieces:
-            whole = self._pieces[-1].endswith(b"\n") and data.startswith(b"\n")
-            self._pieces.append(data)
-            self._size += len(data)
-            if not whole and b"\n\n" not in data and self._started:
-                self._check(self._size)
-                return []
-            data = b"".join(self._pieces)
+            data = b"".join((*self._pieces, data))
         if not self._started:
             if len(data) < len(_BOM) and _BOM.startswith(data):
                 self._hold(data)
@@ -80,14 +76,36 @@ class SSEDecoder:
             self._started = True
             data = data.removeprefix(_BOM)
         blocks = data.split(b"\n\n")
-        self._hold(blocks.pop())
+        rest = blocks.pop()
+        self._hold(rest)
+        if not blocks:
+            return []
+        # The only form that Mistral sends (117 of 117 recorded streams): one data line an event.
+        # Three scans in C see it for a whole batch.
+        count, end = len(blocks), len(data) - len(rest)
+        if (
+            end <= self._max
+            and data.startswith(b"data: ")
+            and data.count(b"\n\ndata: ", 0, end) == count - 1
+            and data.count(b"\n", 0, end) == 2 * count
+        ):
+            return [block[6:] for block in blocks]
+        return self._read_blocks(blocks)
+
+    def _ends_event(self, data: bytes) -> bool:
+        """Whether an unfinished event may end in `data`; if not, it is put aside."""
+        joint = self._pieces[-1].endswith(b"\n") and data.startswith(b"\n")
+        if joint or b"\n\n" in data or not self._started:
+            return True
+        self._pieces.append(data)
+        self._size += len(data)
+        self._check(self._size)
+        return False
+
+    def _read_blocks(self, blocks: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
         for block in blocks:
-            # The only form that Mistral sends (117 of 117 recorded streams): one data line.
-            if block.startswith(b"data: ") and b"\n" not in block:
-                self._check(len(block))
-                events.append(block[6:])
-            elif (value := _data_of(block)) is not None:
+            if (value := _data_of(block)) is not None:
                 self._check(len(block))
                 events.append(value)
         return events

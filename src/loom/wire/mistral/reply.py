@@ -9,7 +9,7 @@ a field that is not needed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,7 +30,7 @@ from loom.wire.headers import rate_limit_state, request_id
 from loom.wire.mistral.answer import Answer
 from loom.wire.mistral.errors import decode_error_body
 from loom.wire.mistral.messages import decode_part
-from loom.wire.mistral.usage import decode_usage
+from loom.wire.mistral.usage import WireUsage, decode_usage
 from loom.wire.sse import SSEDecoder
 
 __all__ = ["MistralDecoder", "decode_chat_response"]
@@ -60,10 +60,17 @@ class _ChunkChoice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_ChunkChoice] = []
-    usage: dict[str, Any] | None = None
+    usage: WireUsage | None = None
     id: str = ""
     model: str = ""
     created: int | None = None
+
+
+class _LaterChunk(msgspec.Struct):
+    """A chunk whose id, model and time are known from the first: nothing else is read."""
+
+    choices: list[_ChunkChoice] = []
+    usage: WireUsage | None = None
 
 
 class _WholeChoice(msgspec.Struct):
@@ -74,15 +81,15 @@ class _WholeChoice(msgspec.Struct):
 
 class _Whole(msgspec.Struct):
     choices: list[_WholeChoice]
-    usage: dict[str, Any] | None = None
+    usage: WireUsage | None = None
     id: str = ""
     model: str = ""
     created: int | None = None
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_later = msgspec.json.Decoder(_LaterChunk).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
-_lenient = msgspec.json.Decoder().decode
 
 T = TypeVar("T")
 
@@ -108,24 +115,29 @@ def decode_chat_response(body: bytes, headers: Mapping[str, str]) -> LLMResponse
         decoder = MistralDecoder(headers)
         decoder.feed(body)
         return decoder.finish()
-    whole, raw = _read(body, _decode_whole, _Whole, "the reply's body")
+    try:
+        whole = _decode_whole(body)
+        usage = decode_usage(None) if whole.usage is None else whole.usage.value()
+    except _BAD_JSON as error:
+        raw = _lenient(body, "the reply's body", error)
+        whole, usage = _convert(raw, _Whole), decode_usage(raw.get("usage"))
     if not whole.choices:
         raise MalformedReply("the reply holds no answer: its 'choices' are empty")
     choices: list[Choice] = []
-    for choice in whole.choices:
+    for choice in sorted(whole.choices, key=_index):
         answer = Answer(choice.index)
         _take(answer, choice.message, [])
         answer.finish_reason = choice.finish_reason
         choices.append(answer.choice(whole.id))
     return LLMResponse(
-        choices=tuple(sorted(choices, key=lambda choice: choice.index)),
-        usage=decode_usage(whole.usage),
+        choices=tuple(choices),
+        usage=usage,
         model=whole.model,
         id=whole.id,
         created=whole.created,
         request_id=request_id(headers),
         rate_limit=rate_limit_state(headers),
-        raw=raw,
+        raw_body=body,
     )
 
 
@@ -182,7 +194,8 @@ class MistralDecoder:
                 if payload == b"[DONE]":
                     self.finished = self.complete = True
                     break
-                self._take_chunk(payload, events)
+                if not self._take_text(payload, events):
+                    self._take_chunk(payload, events)
         except LoomError as error:
             error.partial = self.partial()
             raise
@@ -213,7 +226,7 @@ class MistralDecoder:
             created=self._created,
             request_id=request_id(self._headers),
             rate_limit=rate_limit_state(self._headers),
-            raw=_lenient(self._last) if self._last else None,
+            raw_body=self._last or None,
         )
 
     def partial(self) -> Partial:
@@ -228,13 +241,39 @@ class MistralDecoder:
             usage=self._usage,
         )
 
+    def _take_text(self, payload: bytes, events: list[StreamEvent]) -> bool:
+        """The fast path: one more piece of text, as nearly every event of a stream is."""
+        try:
+            chunk = _decode_later(payload)
+            (choice,) = chunk.choices
+        except (*_BAD_JSON, ValueError):
+            return False
+        delta = choice.delta
+        text = delta.content
+        answer = self._answers.get(choice.index)
+        if (
+            answer is None
+            or type(text) is not str
+            or delta.tool_calls is not None
+            or choice.finish_reason is not None
+            or chunk.usage is not None
+        ):
+            return False
+        if text:
+            answer.add_text(text)
+            events.append(TextDelta(text, choice.index))
+        return True
+
     def _take_chunk(self, payload: bytes, events: list[StreamEvent]) -> None:
         try:
             chunk = _decode_chunk(payload)
-        except _BAD_JSON:
-            chunk, _ = _read(payload, _decode_chunk, _Chunk, "an event of the stream")
-        if not chunk.choices and chunk.usage is None:
-            _raise_if_error(_lenient(payload))
+            usage = None if chunk.usage is None else chunk.usage.value()
+        except _BAD_JSON as error:
+            raw = _lenient(payload, "an event of the stream", error)
+            chunk = _convert(raw, _Chunk)
+            usage = decode_usage(raw["usage"]) if raw.get("usage") is not None else None
+        if not chunk.choices and usage is None:
+            _raise_if_error(msgspec.json.decode(payload))
             return
         self._last = payload
         if not self._id:
@@ -243,18 +282,12 @@ class MistralDecoder:
             answer = self._answers.get(choice.index)
             if answer is None:
                 answer = self._answers[choice.index] = Answer(choice.index)
-            delta = choice.delta
-            if type(delta.content) is str and delta.tool_calls is None:
-                if delta.content:
-                    answer.add_text(delta.content)
-                    events.append(TextDelta(delta.content, choice.index))
-            else:
-                _take(answer, delta, events)
+            _take(answer, choice.delta, events)
             if choice.finish_reason is not None:
                 self._end(answer, choice.finish_reason, events)
-        if chunk.usage is not None:
-            self._usage = decode_usage(chunk.usage)
-            events.append(UsageReported(self._usage))
+        if usage is not None:
+            self._usage = usage
+            events.append(UsageReported(usage))
         self.complete = self.finished and self._usage is not None
 
     def _end(self, answer: Answer, reason: str, events: list[StreamEvent]) -> None:
@@ -265,24 +298,24 @@ class MistralDecoder:
         self.finished = self._ended >= self._expected
 
 
-def _read(data: bytes, typed: Callable[[bytes], T], kind: type[T], what: str) -> tuple[T, Any]:
-    """A body as its type and as plain values; by the fast path, or leniently."""
-    try:
-        raw = _lenient(data)
-        return typed(data), raw
-    except msgspec.ValidationError:
-        return _convert(raw, kind), raw
-    except _BAD_JSON as error:
-        raw = _loosely(data, _not_json(what, error))
-        return _convert(raw, kind), raw
+def _index(choice: _WholeChoice) -> int:
+    return choice.index
 
 
-def _loosely(data: bytes, problem: str) -> Any:
-    # Some relays write NaN or Infinity for a count, which is not JSON; Python's decoder takes it.
+def _lenient(data: bytes, what: str, problem: Exception) -> dict[str, Any]:
+    """Plain values of a body that the typed decode refused; an error body is raised."""
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise MalformedReply(problem) from None
+        value = msgspec.json.decode(data)
+    except _BAD_JSON:
+        # Some relays write NaN or Infinity for a count. That is not JSON; Python's decoder
+        # takes it.
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            raise MalformedReply(_not_json(what, problem)) from None
+    _raise_if_error(value)
+    checked: dict[str, Any] = value
+    return checked
 
 
 def _take(answer: Answer, delta: _Delta, events: list[StreamEvent]) -> None:
@@ -319,21 +352,16 @@ def _take_part(answer: Answer, value: Any, where: str, events: list[StreamEvent]
             events.append(PartReceived(part, answer.index))
 
 
-def _convert(value: Any, kind: type[T]) -> T:
-    """Read plain values as `kind`, leaving out what does not fit and is not needed."""
-    _raise_if_error(value)
-    if isinstance(value, dict):
-        choices = value.get("choices")
-        listed = choices if isinstance(choices, list) else []
-        value = {**value, "choices": [_tidy(choice) for choice in listed]}
-        for name in ("usage", "id", "model", "created"):
-            try:
-                msgspec.convert({**value, "choices": []}, kind)
-                break
-            except msgspec.ValidationError:
-                value.pop(name, None)
+def _convert(raw: dict[str, Any], kind: type[T]) -> T:
+    """Read plain values as `kind`, without what does not fit and is not needed."""
+    choices = raw.get("choices")
+    listed = choices if isinstance(choices, list) else []
+    kept: dict[str, Any] = {"choices": [_tidy(choice) for choice in listed]}
+    for name, wanted in (("id", str), ("model", str), ("created", int)):
+        if isinstance(raw.get(name), wanted):
+            kept[name] = raw[name]
     try:
-        return msgspec.convert(value, kind, strict=False)
+        return msgspec.convert(kept, kind)
     except msgspec.ValidationError as error:
         raise MalformedReply(f"the reply is not a chat answer: {error}") from None
 

@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from loom.core.response import Usage
 
-__all__ = ["decode_usage", "encode_usage"]
+__all__ = ["WireUsage", "decode_usage", "encode_usage"]
 
 _MAX_TOKENS = 10**9
 """Larger counts are garbage: the largest window is about a million tokens."""
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MAX_TOKENS)]
 
-def decode_usage(value: Mapping[str, Any] | None) -> Usage:
+
+class _Details(msgspec.Struct):
+    cached_tokens: _Count | None = None
+    audio_tokens: _Count = 0
+
+
+class WireUsage(msgspec.Struct):
+    """The fast path: usage as every recording of 2026 writes it."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
+    prompt_tokens_details: _Details | None = None
+    prompt_token_details: _Details | None = None
+    num_cached_tokens: _Count | None = None
+    prompt_audio_seconds: _Count | None = None
+    service_tier: str | None = None
+
+    def value(self) -> Usage:
+        """The usage that it stands for."""
+        details = self.prompt_tokens_details or self.prompt_token_details
+        cached = self.num_cached_tokens if details is None else details.cached_tokens
+        if cached is None:
+            cached = self.num_cached_tokens or 0
+        return Usage(
+            input_tokens=self.prompt_tokens,
+            output_tokens=self.completion_tokens,
+            total_tokens=self.total_tokens,
+            cached_tokens=min(cached, self.prompt_tokens),
+            audio_tokens=0 if details is None else details.audio_tokens,
+            audio_seconds=self.prompt_audio_seconds or 0,
+            service_tier=self.service_tier,
+        )
+
+
+def decode_usage(value: Any) -> Usage:
     """
     Tokens as the vendor reported them.
 
@@ -21,13 +59,17 @@ def decode_usage(value: Mapping[str, Any] | None) -> Usage:
     estimated so that whoever knows the request can fill it in.
 
     Args:
-        value: The `usage` object; None when there was none.
+        value: The `usage` object as JSON values; anything else when there was none.
 
     Returns:
         The tokens; `estimated` is True when they must not be billed as they are.
     """
-    if value is None:
+    if not isinstance(value, Mapping):
         return Usage(estimated=True)
+    try:
+        return msgspec.convert(value, WireUsage).value()
+    except msgspec.ValidationError:
+        pass  # something in it is missing, of another type, or absurd: read it piece by piece
     prompt, answer = _count(value.get("prompt_tokens")), _count(value.get("completion_tokens"))
     if prompt is None or answer is None:
         return Usage(estimated=True)
