@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
+from tests.client.loopback import Vendor, vendor
 
 # Python 3.12 and later warn of any fork in a process with threads.
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
@@ -40,13 +43,25 @@ async def nothing():
 lease = Lease(closer)
 """
 
+REAL = """
+import logging, os, sys, threading
+from loom import Mistral
+
+# The age of the prices is logged, and what is logged goes to stderr.
+logging.getLogger("loom").setLevel(logging.ERROR)
+mistral = Mistral("test-key-for-loopback", base_url={base_url!r})
+"""
+
 
 class Script:
     """A Python process with warnings as errors, whose output is looked at."""
 
-    def __init__(self, code: str) -> None:
+    running: ClassVar[list[Script]] = []
+
+    def __init__(self, code: str, preamble: str = PREAMBLE) -> None:
+        self.running.append(self)
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "dev", *WARNINGS, "-c", PREAMBLE + textwrap.dedent(code)],
+            [sys.executable, *WARNINGS, "-c", preamble + textwrap.dedent(code)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -64,8 +79,22 @@ class Script:
         return out.splitlines()
 
 
-def run(code: str) -> list[str]:
-    return Script(code).lines()
+def run(code: str, preamble: str = PREAMBLE) -> list[str]:
+    return Script(code, preamble).lines()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    yield
+    while Script.running:
+        with Script.running.pop().process as process:
+            process.kill()
+
+
+@pytest.fixture
+def server() -> Iterator[Vendor]:
+    with vendor() as server:
+        yield server
 
 
 def test_ctrl_c_takes_a_call_back() -> None:
@@ -330,3 +359,89 @@ class TestFork:
                     os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
         """)
+
+
+class TestMistral:
+    """The whole client, over a real socket, in a process of its own."""
+
+    def test_ctrl_c_in_a_call_hangs_up(self, server: Vendor) -> None:
+        """The vendor sees the socket closed, and the client answers the next question."""
+        script = Script(
+            """
+            try:
+                mistral.chat("forever")
+            except KeyboardInterrupt:
+                print("interrupted", mistral.chat("Hi").content)
+            """,
+            REAL.format(base_url=server.base_url),
+        )
+        server.asked.get(timeout=20)
+        script.process.send_signal(signal.SIGINT)
+
+        assert server.hung_up.get(timeout=5)
+        assert ["interrupted Hello there"] == script.lines()
+
+    def test_ctrl_c_in_a_stream_hangs_up(self, server: Vendor) -> None:
+        """What had come was given, the vendor sees the socket closed, the stream is at its end."""
+        script = Script(
+            """
+            stream = mistral.stream("forever")
+            try:
+                for text in stream.text_stream:
+                    print("got", text)
+                    print("ready", flush=True)
+            except KeyboardInterrupt:
+                print("interrupted", list(stream))
+            """,
+            REAL.format(base_url=server.base_url),
+        )
+        assert script.process.stdout is not None
+        assert "got Hel\n" == script.process.stdout.readline()
+        script.interrupt_when_ready()
+
+        assert server.hung_up.get(timeout=5)
+        assert ["interrupted []"] == script.lines()
+
+    def test_exit_with_open_streams_is_quiet(self, server: Vendor) -> None:
+        """Ten open streams and an unclosed client: the sockets are closed, nothing is printed."""
+        lines = run(
+            """
+            streams = [mistral.stream("forever") for _ in range(10)]
+            print(sorted({next(stream.text_stream) for stream in streams}))
+            """,
+            REAL.format(base_url=server.base_url),
+        )
+
+        assert ["['Hel']"] == lines
+        assert [True] * 10 == [server.hung_up.get(timeout=5) for _ in range(10)]
+
+    def test_exit_after_an_uncaught_error_prints_that_error_alone(self, server: Vendor) -> None:
+        """A program that fails with a stream open shows its own traceback and nothing else."""
+        script = Script(
+            """
+            stream = mistral.stream("forever")
+            next(stream.text_stream)
+            sys.exit("the program's own words")
+            """,
+            REAL.format(base_url=server.base_url),
+        )
+        out, err = script.process.communicate(timeout=20)
+
+        assert ("", "the program's own words\n") == (out, err)
+
+    def test_a_forked_child_asks_through_sockets_of_its_own(self, server: Vendor) -> None:
+        """Parent and child go on with one client, and both exit without a word."""
+        lines = run(
+            """
+            mistral.chat("Hi")
+            child = os.fork()
+            print("child" if not child else "parent", mistral.chat("Hi").content, flush=True)
+            if not child:
+                sys.exit()
+            assert os.waitpid(child, 0)[1] == 0
+            print(mistral.chat("Hi").content)
+            """,
+            REAL.format(base_url=server.base_url),
+        )
+
+        assert ["Hello there", "child Hello there", "parent Hello there"] == sorted(lines)

@@ -1,0 +1,264 @@
+"""`Mistral`: the blocking twin of `AsyncMistral`. It holds no logic: the portal runs each call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from loom.client.aio import AsyncMistral, AsyncStream
+from loom.client.options import Messages
+from loom.client.portal import Lease
+from loom.client.reader import Reader
+from loom.core.ambient import Clock
+from loom.core.events import Completed, StreamEvent, TextDelta
+from loom.core.request import Timeouts
+from loom.core.response import LLMResponse
+from loom.core.secret import Secret
+from loom.shuttle.tool import ToolLike
+from loom.transport.contract import Transport
+
+__all__ = ["Mistral", "Stream"]
+
+
+class Mistral:
+    """
+    Mistral for code that blocks. Works with `with`, and without.
+
+    One client serves any number of threads at once, works in a notebook, and after a fork opens
+    connections of its own in the child. Ctrl-C takes the request back and raises
+    `KeyboardInterrupt`. Every call works on one background event loop, which all clients share;
+    a call on that loop's own thread is a `RuntimeError`.
+
+    Args:
+        api_key: The key; None: `LOOM_LLM_MISTRAL_API_KEY`, `MISTRAL_API_KEY`, keyring, Vault,
+            settings file, in this order. An empty one is an error.
+        model: The model's id or alias.
+        max_tokens: The longest answer in tokens, 1 to 32768, or to the model's window where that
+            is larger.
+        temperature: 0.0 to 2.0; 0 is a value. The API takes up to 1.5.
+        timeout_s: Seconds to wait for the first byte, 1 to 600, or a timedelta.
+        deadline_s: Seconds for the whole call, or a timedelta.
+        timeouts: Every phase by its name, in place of `timeout_s` and `deadline_s`.
+        base_url: The API's address, with or without a trailing `/v1`.
+        headers: Sent with each request, beside ours.
+        proxy: An HTTP proxy's address; None: no proxy, whatever the environment says.
+        sim: True: answers come from the offline Mistral on this machine; no key is needed.
+        as_of: The day (or month: its last day) whose models and prices hold; None: today.
+        max_connections: Sockets at most, at least 1; further calls wait for a free one.
+        clock: Tells time; for tests.
+        transport: The door to the vendor; for tests.
+
+    Raises:
+        InvalidAPIKey: If there is no key, or it cannot be one.
+        InvalidRequest: If a number is out of its range.
+        ConfigInvalid: If an address or a settings file is not as it must be.
+    """
+
+    def __init__(
+        self,
+        api_key: str | Secret | None = None,
+        *,
+        model: str = "mistral-large-latest",
+        max_tokens: int = 4096,
+        temperature: float = 1.0,
+        timeout_s: float | timedelta = 60.0,
+        deadline_s: float | timedelta = 600.0,
+        timeouts: Timeouts | None = None,
+        base_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        sim: bool = False,
+        as_of: str | date | None = None,
+        max_connections: int = 1000,
+        clock: Clock | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self._async = AsyncMistral(
+            api_key,
+            model=model,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            timeout_s=timeout_s,
+            deadline_s=deadline_s,
+            timeouts=timeouts,
+            base_url=base_url,
+            headers=headers,
+            proxy=proxy,
+            sim=sim,
+            as_of=as_of,
+            max_connections=max_connections,
+            clock=clock,
+            transport=transport,
+        )
+        self._lease = Lease(self._async.aclose)
+        self._first: Mistral | None = None
+
+    @property
+    def name(self) -> str:
+        """`mistral`."""
+        return self._async.name
+
+    @property
+    def model(self) -> str:
+        """The model when a call names none."""
+        return self._async.model
+
+    def chat(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> LLMResponse:
+        """
+        Ask, and wait for the whole answer.
+
+        Args:
+            messages: A string, a `Message`, a dict, or a list of these.
+            tools: What the model may call: `ToolSpec`s, wire dicts, or objects of the `Tool`
+                protocol.
+            options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
+                `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
+                `deadline_s`, `timeouts`, `output` (a type: the answer comes back as its value in
+                `response.parsed`), `extra` (further body fields).
+
+        Returns:
+            The answer.
+
+        Raises:
+            CallerError: What is asked is not as it must be; found here, nothing was sent.
+            VendorError: The vendor, or the way to it, failed.
+            OutputInvalid: With `output`: the answer does not fit; `.text` holds it.
+            RuntimeError: After `close`, or on the thread of the clients' event loop.
+        """
+        return self._lease.portal().call(lambda: self._async.chat(messages, tools, **options))
+
+    def stream(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> Stream:
+        """
+        Ask, and get the answer as it is made; iterate over what this returns.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            A stream of events that ends with `Completed`. Nothing is sent before the first is
+            asked for.
+
+        Raises:
+            CallerError: What is asked is not as it must be; found here, nothing was sent.
+            RuntimeError: After `close`.
+        """
+        return Stream(self._lease, self._async.stream(messages, tools, **options), owner=self)
+
+    def ping(self) -> LLMResponse:
+        """
+        The connection test: ask for a word.
+
+        Returns:
+            The answer, with latency, tokens and cost.
+
+        Raises:
+            LoomError: As `chat`.
+        """
+        return self._lease.portal().call(self._async.ping)
+
+    def with_options(self, **changes: Any) -> Self:
+        """
+        The same client with other defaults; connections are shared.
+
+        Args:
+            changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`.
+
+        Returns:
+            A client whose `close` does nothing: close the first one.
+
+        Raises:
+            InvalidRequest: If a value is out of its range.
+            TypeError: If a name is not one of these.
+        """
+        twin = copy.copy(self)
+        twin._async = self._async.with_options(**changes)  # noqa: SLF001  # a copy of itself
+        # Kept alive: were the first one collected, the shared connections would be closed.
+        twin._first = self  # noqa: SLF001  # a copy of itself
+        return twin
+
+    def close(self) -> None:
+        """
+        Close every connection; safe to call twice.
+
+        Raises:
+            RuntimeError: On the thread of the clients' event loop.
+        """
+        if self._first is None:
+            self._lease.close()
+
+    def __enter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close every connection."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Have the connections of a forgotten client closed."""
+        # A client whose making failed has neither name.
+        if getattr(self, "_first", self) is None:
+            self._lease.abandon()
+
+    def __repr__(self) -> str:
+        """Name and model; never the key."""
+        closed = " closed" if self._lease.closed else ""
+        return f"<{type(self).__name__} model={self.model!r}{closed}>"
+
+
+class Stream(Reader[StreamEvent]):
+    """
+    The events of one answer: an iterator, and a context manager.
+
+    It closes itself at `Completed`, on an error, on Ctrl-C, and when the block is left. One that
+    is dropped in the middle is closed by the garbage collector, with a `ResourceWarning`.
+
+    Args:
+        lease: The client's share of the portal.
+        events: The stream of the async client.
+        owner: The client; it lives as long as its streams.
+    """
+
+    def __init__(self, lease: Lease, events: AsyncStream, *, owner: object = None) -> None:
+        super().__init__(lease.portal, events, last=Completed, owner=owner)
+        self._lease = lease
+        self._events = events
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The pieces of the first answer's text."""
+        return (event.text for event in self if type(event) is TextDelta and event.choice == 0)
+
+    def final(self) -> LLMResponse:
+        """
+        Read to the end.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            LoomError: Whatever ended the stream.
+            StreamTruncated: If the stream was closed before its end.
+        """
+        for _ in self:
+            pass
+        return self._lease.portal().call(self._final)
+
+    async def _final(self) -> LLMResponse:
+        # Closed first: a stream that was closed before it began must not begin now.
+        await self._events.aclose()
+        return await self._events.final()
