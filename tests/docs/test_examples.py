@@ -50,7 +50,9 @@ def test_a_block_of_python_runs(code: str, tmp_path: Path) -> None:
     done = run(sys.executable, "-W", "error", "-c", code, folder=tmp_path)
 
     assert 0 == done.returncode, done.stderr
-    assert "" == done.stderr
+    # What is raised where nobody can catch it (a finalizer, a thread) is only printed.
+    assert "Exception ignored" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", commands())
