@@ -59,7 +59,7 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(*words: str, **options: object) -> subprocess.Popen[bytes]:
-        streams = {name: subprocess.PIPE for name in ("stdout", "stderr")}
+        streams = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
         process = subprocess.Popen(  # type: ignore[call-overload] # a test's own options
             [sys.executable, "-m", "loom.cli", *words],
             **{"stdin": subprocess.DEVNULL, **streams, **options},

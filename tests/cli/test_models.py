@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
 # Reference page, "Open Source Models", "Commercial Models", "Legacy Model IDs", "Decision Tree".
-OPEN = [
-    "Mistral 7B | open-mistral-7b | $0.25/1M | $0.25/1M | 7B | Dense | 32K | Apache 2.0"
-    " | Development, testing, cost-sensitive",
-    "Mixtral 8x7B | open-mixtral-8x7b | $0.70/1M | $0.70/1M | 46.7B (12.9B active) | MoE (8x7B)"
-    " | 32K | Apache 2.0 | Balanced performance",
-    "Mixtral 8x22B | open-mixtral-8x22b | $2.00/1M | $6.00/1M | 141B (39B active) | MoE (8x22B)"
-    " | 64K | Apache 2.0 | High performance at lower cost",
-]
-COMMERCIAL = [
-    "Mistral Small | mistral-small-latest | $1.00/1M | $3.00/1M | 32K | Simple tasks, high volume",
-    "Mistral Medium | mistral-medium-latest | $2.70/1M | $8.10/1M | 32K | deprecated"
-    " | Balanced (deprecated)",
-    "Mistral Large | mistral-large-latest | $4.00/1M | $12.00/1M | 32K"
-    " | Complex reasoning, production",
-]
-LEGACY = [
-    "mistral-tiny-2312 | open-mistral-7b | $0.25/$0.25",
-    "mistral-small-2312 | open-mixtral-8x7b | $0.70/$0.70",
-    "mistral-small-2402 | mistral-small-latest | $1.00/$3.00",
-    "mistral-large-2402 | mistral-large-latest | $4.00/$12.00",
-    "mistral-large-2407 | mistral-large-latest | $4.00/$12.00",
-]
+OPEN = """\
+Mistral 7B | open-mistral-7b | $0.25/1M | $0.25/1M | 7B | Dense | 32K | Apache 2.0 | \
+Development, testing, cost-sensitive
+Mixtral 8x7B | open-mixtral-8x7b | $0.70/1M | $0.70/1M | 46.7B (12.9B active) | MoE (8x7B) | \
+32K | Apache 2.0 | Balanced performance
+Mixtral 8x22B | open-mixtral-8x22b | $2.00/1M | $6.00/1M | 141B (39B active) | MoE (8x22B) | \
+64K | Apache 2.0 | High performance at lower cost
+""".splitlines()
+COMMERCIAL = """\
+Mistral Small | mistral-small-latest | $1.00/1M | $3.00/1M | 32K | Simple tasks, high volume
+Mistral Medium | mistral-medium-latest | $2.70/1M | $8.10/1M | 32K | deprecated | \
+Balanced (deprecated)
+Mistral Large | mistral-large-latest | $4.00/1M | $12.00/1M | 32K | Complex reasoning, production
+""".splitlines()
+LEGACY = """\
+mistral-tiny-2312 | open-mistral-7b | $0.25/$0.25
+mistral-small-2312 | open-mixtral-8x7b | $0.70/$0.70
+mistral-small-2402 | mistral-small-latest | $1.00/$3.00
+mistral-large-2402 | mistral-large-latest | $4.00/$12.00
+mistral-large-2407 | mistral-large-latest | $4.00/$12.00
+""".splitlines()
 DECISION = {
     "development": "open-mistral-7b",
     "cost_sensitive": "open-mixtral-8x7b",
@@ -45,7 +47,7 @@ def rows(out: str) -> list[str]:
     return [re.sub(r"\s{2,}", " | ", line.strip()) for line in out.splitlines()]
 
 
-def test_november_2024_is_the_reference_page(looms: Callable[..., object]) -> None:
+def test_november_2024_is_the_reference_page(looms: Run) -> None:
     """All of the page's model tables come out, in its order."""
     code, out, err = looms("models", "--as-of", "2024-11")
     table = rows(out)
@@ -58,14 +60,14 @@ def test_november_2024_is_the_reference_page(looms: Callable[..., object]) -> No
 
 
 @pytest.mark.parametrize(("task", "model"), DECISION.items())
-def test_for_names_one_model(task: str, model: str, looms: Callable[..., object]) -> None:
+def test_for_names_one_model(task: str, model: str, looms: Run) -> None:
     """The answer is the id alone, so that `$(looms models --for ...)` works."""
     code, out, err = looms("models", "--as-of", "2024-11", "--for", task)
     assert (0, f"{model}\n") == (code, out)
     assert "/1M in" in err
 
 
-def test_json_is_one_object(looms: Callable[..., object]) -> None:
+def test_json_is_one_object(looms: Run) -> None:
     """Cards with exact prices, the day, and the decision tree; nothing on standard error."""
     code, out, err = looms("models", "--as-of", "2024-11", "--json")
     value = json.loads(out)
@@ -77,14 +79,14 @@ def test_json_is_one_object(looms: Callable[..., object]) -> None:
     assert 65536 == cards["open-mixtral-8x22b"]["context_window"]
 
 
-def test_for_as_json(looms: Callable[..., object]) -> None:
+def test_for_as_json(looms: Run) -> None:
     """The recommended card comes with its reason."""
     _, out, _ = looms("models", "--as-of", "2024-11", "--for", "development", "--json")
     value = json.loads(out)
     assert ("open-mistral-7b", "fastest, cheapest") == (value["id"], value["reason"])
 
 
-def test_today_has_todays_models(looms: Callable[..., object]) -> None:
+def test_today_has_todays_models(looms: Run) -> None:
     """Without a day the models of November 2024 are gone, unless retired ones are asked for."""
     _, today, _ = looms("models")
     _, everything, _ = looms("models", "--retired")
@@ -93,9 +95,7 @@ def test_today_has_todays_models(looms: Callable[..., object]) -> None:
     assert "/page" in today
 
 
-def test_the_settings_day_holds(
-    looms: Callable[..., object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_day_holds(looms: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """LOOM_AS_OF is used when no flag names a day; the flag wins."""
     monkeypatch.setenv("LOOM_AS_OF", "2024-11")
     _, out, _ = looms("models", "--for", "development")
@@ -104,7 +104,7 @@ def test_the_settings_day_holds(
     assert out != later
 
 
-def test_quiet_leaves_the_answer_only(looms: Callable[..., object]) -> None:
+def test_quiet_leaves_the_answer_only(looms: Run) -> None:
     """-q empties standard error."""
     _, out, err = looms("models", "-q")
     assert "" == err
@@ -113,7 +113,7 @@ def test_quiet_leaves_the_answer_only(looms: Callable[..., object]) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])
 def test_a_narrow_window_keeps_ids_and_prices_whole(
-    columns: int, looms: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+    columns: int, looms: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Columns are left out, and named, before an id or a price is cut."""
     monkeypatch.setattr("loom.cli.terminal._PIPE_WIDTH", columns)

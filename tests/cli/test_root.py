@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import rich_click as click
@@ -13,10 +14,13 @@ from loom.cli.root import COMMANDS, EXIT_CODES
 from loom.core.error_table import ERROR_TABLE
 from loom.core.version import VERSION
 
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
 CANARY = "loom-canary-key-0123456789"
 
 
-def test_every_exit_code_of_the_table_is_published(looms: Callable[..., object]) -> None:
+def test_every_exit_code_of_the_table_is_published(looms: Run) -> None:
     """`--help` explains each number that an error can end with, and invents none."""
     given = {row.exit for row in ERROR_TABLE.values()}
     assert given | {0, 130} == set(EXIT_CODES)
@@ -26,7 +30,7 @@ def test_every_exit_code_of_the_table_is_published(looms: Callable[..., object])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_the_common_options(name: str, looms: Callable[..., object]) -> None:
+def test_every_command_has_the_common_options(name: str, looms: Run) -> None:
     """Each command loads by its name and knows --json, -q, -v, --no-color and --debug."""
     code, out, err = looms(name, "--help")
     assert (0, "") == (code, err)
@@ -34,7 +38,7 @@ def test_every_command_has_the_common_options(name: str, looms: Callable[..., ob
         assert option in out
 
 
-def test_the_version_is_one_line(looms: Callable[..., object]) -> None:
+def test_the_version_is_one_line(looms: Run) -> None:
     """`--version` works with other options beside it too."""
     assert (0, f"looms {VERSION}\n", "") == looms("--no-color", "--version")
 
@@ -51,7 +55,7 @@ def test_the_version_is_one_line(looms: Callable[..., object]) -> None:
     ],
 )
 def test_wrong_usage_is_one_line_and_2(
-    words: tuple[str, ...], parts: list[str], looms: Callable[..., object]
+    words: tuple[str, ...], parts: list[str], looms: Run
 ) -> None:
     """What was wrong and where help is: on standard error, with click's exit code."""
     code, out, err = looms(*words)
@@ -60,21 +64,21 @@ def test_wrong_usage_is_one_line_and_2(
         assert part in err
 
 
-def test_wrong_usage_is_json_with_json(looms: Callable[..., object]) -> None:
+def test_wrong_usage_is_json_with_json(looms: Run) -> None:
     """An error of the words themselves is an object too, wherever `--json` stands."""
     code, out, err = looms("models", "--nope", "--json")
     assert (2, "") == (code, out)
     assert "ERR_USAGE" == json.loads(err)["error"]["name"]
 
 
-def test_without_a_command_help_is_shown(looms: Callable[..., object]) -> None:
+def test_without_a_command_help_is_shown(looms: Run) -> None:
     """Bare `looms` explains itself on standard error and does not hang."""
     code, out, err = looms()
     assert (2, "") == (code, out)
     assert "Usage: looms" in err
 
 
-def test_a_prompt_alone_is_chat(looms: Callable[..., object]) -> None:
+def test_a_prompt_alone_is_chat(looms: Run) -> None:
     """`looms "two words"` asks; one word is a command's name."""
     code, out, _ = looms("Say hello", "--sim")
     assert (0, "hello\n") == (code, out)
@@ -95,18 +99,13 @@ class Planted:
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     def put(error: BaseException) -> None:
-        monkeypatch.setitem(
-            vars(root._Commands), "get_command", lambda *_: Planted(error).command
-        ) if False else monkeypatch.setattr(
-            root._Commands, "get_command", lambda *_: Planted(error).command
-        )
+        command = Planted(error).command
+        monkeypatch.setattr(root._Commands, "get_command", lambda *_: command)
 
     return put
 
 
-def test_a_fault_of_ours_is_one_line(
-    plant: Callable[[BaseException], None], looms: Callable[..., object]
-) -> None:
+def test_a_fault_of_ours_is_one_line(plant: Callable[[BaseException], None], looms: Run) -> None:
     """No traceback without --debug; with it one that shows no values of variables."""
     plant(ZeroDivisionError("nothing to divide"))
     code, out, err = looms("chat")
@@ -119,9 +118,7 @@ def test_a_fault_of_ours_is_one_line(
     assert CANARY not in err
 
 
-def test_ctrl_c_anywhere_is_130(
-    plant: Callable[[BaseException], None], looms: Callable[..., object]
-) -> None:
+def test_ctrl_c_anywhere_is_130(plant: Callable[[BaseException], None], looms: Run) -> None:
     """An interrupt outside of a call ends without a word."""
     plant(KeyboardInterrupt())
     assert (130, "", "") == looms("chat")

@@ -107,7 +107,8 @@ class Listener:
                 response = events.final()
         except KeyboardInterrupt:
             raise self._interrupted(messages) from None
-        except LoomError:
+        except LoomError as error:
+            self._catch_up(error)
             self._so_far(messages, "ended early")
             raise
         self._close(response)
@@ -115,19 +116,24 @@ class Listener:
 
     def _show(self, event: StreamEvent) -> None:
         terminal = self._terminal
-        if terminal.json:
-            terminal.write_json(_event_object(event))
+        # First noted, then shown: Ctrl-C may come between the two.
         match event:
             case TextDelta(text=text, choice=0):
                 self._text.append(text)
-                if not terminal.json:
-                    terminal.write(text)
             case ThinkingDelta(text=text, choice=0):
                 self._thinking.append(text)
-                if terminal.verbose:
-                    terminal.murmur(text)
             case UsageReported(usage=usage):
                 self._usage = usage
+            case _:
+                pass
+        if terminal.json:
+            terminal.write_json(_event_object(event))
+            return
+        match event:
+            case TextDelta(text=text, choice=0):
+                terminal.write(text)
+            case ThinkingDelta(text=text, choice=0) if terminal.verbose:
+                terminal.murmur(text)
             case Retried(attempt=attempt, wait_s=wait_s, error=error):
                 terminal.say(f"{error.message}; trying again in {wait_s:.1f} s (attempt {attempt})")
             case Throttled(wait_s=wait_s):
@@ -136,6 +142,13 @@ class Listener:
                 terminal.warn(f"{reason}: the answer begins anew with {model}")
             case _:
                 pass
+
+    def _catch_up(self, error: LoomError) -> None:
+        """Show the text that came with an error and was in no event."""
+        text = "" if error.partial is None else error.partial.text
+        shown = "".join(self._text)
+        if text.startswith(shown) and text != shown:
+            self._show(TextDelta(text.removeprefix(shown)))
 
     def _close(self, response: LLMResponse) -> None:
         terminal = self._terminal

@@ -7,6 +7,7 @@ Nothing heavy is imported here, so that `looms --version` answers at once; the c
 
 from __future__ import annotations
 
+import os
 import sys
 
 from loom.core.version import VERSION
@@ -27,6 +28,11 @@ def main() -> None:
         return
     from loom.cli.root import run  # noqa: PLC0415 - start-up time
 
+    # A stream that the shell closed (`2>&-`) is None: what goes there goes nowhere.
+    sys.stdout, sys.stderr = (
+        open(os.devnull, "w", encoding="utf-8") if stream is None else stream  # noqa: PTH123, SIM115 - lives as long as the program
+        for stream in (sys.stdout, sys.stderr)
+    )
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter shows a question mark, and no traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a real stream has it

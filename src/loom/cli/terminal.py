@@ -87,9 +87,10 @@ class Terminal:
         """
         shown = self._cleaner.feed(text)
         if shown:
+            # Noted before it is shown: Ctrl-C may come between the two.
+            self._at_line_start = shown.endswith("\n")
             sys.stdout.write(shown)
             sys.stdout.flush()
-            self._at_line_start = shown.endswith("\n")
 
     def end_line(self) -> None:
         """End the answer's last line, if it is not ended."""
