@@ -12,11 +12,11 @@ from loom.core.errors import (
     InvalidRequest,
     LoomError,
     Phase,
-    ReplyTooLarge,
     UnexpectedRedirect,
     Unreachable,
 )
 from loom.transport.address import bad_header, parse_address, shown_origin
+from loom.transport.body import Body
 from loom.transport.contract import HttpReply, HttpRequest, SizeLimits
 from loom.transport.errors import Scene, too_late, translate
 from loom.transport.inflate import Inflater
@@ -121,11 +121,11 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Give the body piece by piece, as it arrives, inflated."""
-        return self._pieces(None if self._request.stream else self._terms.limits.body_bytes)
+        return self._body(None if self._request.stream else self._terms.limits.body_bytes)
 
     async def read(self) -> bytes:
         """Give the whole body, inflated."""
-        pieces = [piece async for piece in self._pieces(self._terms.limits.body_bytes)]
+        pieces = [piece async for piece in self._body(self._terms.limits.body_bytes)]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def connected(self, wire: Wire, line: asyncio.Transport) -> None:
@@ -153,6 +153,9 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
     def cut_off(self) -> None:
         """Break off: the pool is being closed."""
         self._break(ConnectionAbortedError())
+        # The library would wait for what is still to be written, to a peer that may not read.
+        if self._line is not None and self._ours():
+            self._line.abort()
 
     async def _queue(self, pool: Pool, watch: Watch) -> None:
         limit_s, left_s = self._request.timeouts.pool_s, watch.left_s
@@ -216,29 +219,16 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
             )
         return None
 
-    async def _pieces(self, limit: int | None) -> AsyncIterator[bytes]:
-        inflater = self._inflater
+    def _body(self, limit: int | None) -> Body:
         encoding = self.headers.get("content-encoding", "").lower()
-        if inflater is None and encoding not in {"", "identity"}:
-            inflater = self._inflater = Inflater(
-                encoding,
-                self._terms.limits.inflate_ratio,
-                self._address.where,
-                self._terms.provider,
-            )
-        weight = 0
-        while data := await self._next():
-            for piece in (data,) if inflater is None else inflater.feed(data):
-                weight += len(piece)
-                if limit is not None and weight > limit:
-                    raise ReplyTooLarge(
-                        f"The body from {self._address.where} has more than {limit} bytes.",
-                        provider=self._terms.provider,
-                        uncertain=True,
-                    )
-                yield piece
-        if inflater is not None:
-            inflater.finish()
+        where, provider = self._address.where, self._terms.provider
+        if self._inflater is None and encoding not in {"", "identity"}:
+            self._inflater = Inflater(encoding, self._terms.limits.inflate_ratio, where, provider)
+        body = Body(self._next, self._inflater, limit, where=where, provider=provider)
+        length = self.headers.get("content-length", "")
+        if length.isdecimal():
+            body.check(int(length))
+        return body
 
     async def _next(self) -> bytes:
         response, watch, pool = self._response, self._watch, self._pool

@@ -171,10 +171,6 @@ class Pool:
         self.slots.close()
         for exchange in list(self.active):
             exchange.cut_off()
-        # A session waits for what is still to be written; a peer that does not read would hold it.
-        for wire in list(self.wires):
-            if wire.transport is not None:
-                wire.transport.abort()
         for session in self._take_sessions():
             await session.close()
 
