@@ -15,7 +15,25 @@ from tests.client.loopback import Vendor, vendor
 # Python 3.12 and later warn of any fork in a process with threads.
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
-PREAMBLE = """
+# Says "ready" when the main thread has waited for a stream's next item for a while.
+READY = """
+import sys, threading
+
+def ready_when_reading():
+    main = threading.main_thread().ident
+
+    def watch():
+        while sys._current_frames()[main].f_code.co_name != "_wait":
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.1)
+        print("ready", flush=True)
+
+    threading.Thread(target=watch, daemon=True).start()
+"""
+
+PREAMBLE = (
+    READY
+    + """
 import asyncio, atexit, os, signal, sys, threading
 from loom.client.portal import Lease
 from loom.client.reader import Reader
@@ -42,15 +60,19 @@ async def nothing():
 
 lease = Lease(closer)
 """
+)
 
-REAL = """
+REAL = (
+    READY
+    + """
 import logging, os, sys, threading
 from loom import Mistral
 
 # The age of the prices is logged, and what is logged goes to stderr.
 logging.getLogger("loom").setLevel(logging.ERROR)
-mistral = Mistral("test-key-for-loopback", base_url={base_url!r})
+mistral = Mistral("test-key-for-loopback", base_url="BASE_URL")
 """
+)
 
 
 class Script:
@@ -117,8 +139,8 @@ def test_ctrl_c_closes_a_stream() -> None:
     script = Script("""
         reader = Reader(lease.portal, items())
         next(reader)
+        ready_when_reading()
         try:
-            print("ready", flush=True)
             next(reader)
         except KeyboardInterrupt:
             print("interrupted", list(reader))
@@ -373,7 +395,7 @@ class TestMistral:
             except KeyboardInterrupt:
                 print("interrupted", mistral.chat("Hi").content)
             """,
-            REAL.format(base_url=server.base_url),
+            REAL.replace("BASE_URL", server.base_url),
         )
         server.asked.get(timeout=20)
         script.process.send_signal(signal.SIGINT)
@@ -388,12 +410,12 @@ class TestMistral:
             stream = mistral.stream("forever")
             try:
                 for text in stream.text_stream:
-                    print("got", text)
-                    print("ready", flush=True)
+                    print("got", text, flush=True)
+                    ready_when_reading()
             except KeyboardInterrupt:
                 print("interrupted", list(stream))
             """,
-            REAL.format(base_url=server.base_url),
+            REAL.replace("BASE_URL", server.base_url),
         )
         assert script.process.stdout is not None
         assert "got Hel\n" == script.process.stdout.readline()
@@ -409,7 +431,7 @@ class TestMistral:
             streams = [mistral.stream("forever") for _ in range(10)]
             print(sorted({next(stream.text_stream) for stream in streams}))
             """,
-            REAL.format(base_url=server.base_url),
+            REAL.replace("BASE_URL", server.base_url),
         )
 
         assert ["['Hel']"] == lines
@@ -423,7 +445,7 @@ class TestMistral:
             next(stream.text_stream)
             sys.exit("the program's own words")
             """,
-            REAL.format(base_url=server.base_url),
+            REAL.replace("BASE_URL", server.base_url),
         )
         out, err = script.process.communicate(timeout=20)
 
@@ -441,7 +463,7 @@ class TestMistral:
             assert os.waitpid(child, 0)[1] == 0
             print(mistral.chat("Hi").content)
             """,
-            REAL.format(base_url=server.base_url),
+            REAL.replace("BASE_URL", server.base_url),
         )
 
         assert ["Hello there", "child Hello there", "parent Hello there"] == sorted(lines)
