@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from loom.core.version import VERSION
 
 if TYPE_CHECKING:
-    from loom.client.aio import AsyncMistral, AsyncStream
+    from loom.client.aio import AsyncMistral
     from loom.client.blocking import Mistral, Stream
     from loom.client.facts import cost, models, recommend
+    from loom.client.stream import AsyncStream
     from loom.core.errors import (
         BudgetExceeded,
         CallerError,
@@ -185,7 +186,8 @@ __version__ = VERSION
 # Which module holds each name; the block above says the same to type checkers, and a test
 # (tests/test_exported_members.py) compares the two.
 _HOMES = {
-    "loom.client.aio": ("AsyncMistral", "AsyncStream"),
+    "loom.client.aio": ("AsyncMistral",),
+    "loom.client.stream": ("AsyncStream",),
     "loom.client.blocking": ("Mistral", "Stream"),
     "loom.client.facts": ("cost", "models", "recommend"),
     "loom.core.errors": (

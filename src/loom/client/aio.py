@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import (
+    Callable,
+    Iterable,
+    Mapping,
+)
 from datetime import date, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -21,19 +23,19 @@ from loom.client.options import (
     checked_timeouts,
 )
 from loom.client.output import parsed_response
+from loom.client.stream import AsyncStream
 from loom.config.assemble import MISTRAL_BASE_URL, Assembled, assemble_mistral
 from loom.config.load import load_settings, normalise_base_url
 from loom.config.secrets import find_api_key
 from loom.core.ambient import Clock, SystemClock
-from loom.core.errors import ConfigInvalid, StreamTruncated
-from loom.core.events import Completed, StreamEvent, TextDelta
+from loom.core.errors import ConfigInvalid
 from loom.core.request import ChatRequest, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
 
-__all__ = ["AsyncMistral", "AsyncStream"]
+__all__ = ["AsyncMistral"]
 
 
 class AsyncMistral:
@@ -115,6 +117,7 @@ class AsyncMistral:
                 transport=transport or _transport(max_connections, proxy or settings.proxy),
                 clock=self._clock,
                 as_of=self._as_of,
+                billed=self._release is None,
             )
         except BaseException:
             self._free()
@@ -274,116 +277,6 @@ class AsyncMistral:
         if self._release is not None:
             self._release()
             self._release = None
-
-
-class AsyncStream:
-    """
-    The events of one answer: an async iterator, and an async context manager.
-
-    It closes itself at `Completed`, on an error, and when the block is left. One that is
-    dropped in the middle is closed by the garbage collector, with a `ResourceWarning`.
-
-    Args:
-        events: A provider's stream.
-        output: The type that the answer shall be read as; None: none.
-    """
-
-    def __init__(self, events: AsyncGenerator[StreamEvent, None], output: Any = None) -> None:
-        self._events = events
-        self._output = output
-        self._response: LLMResponse | None = None
-        self._begun = self._ended = False
-
-    def __aiter__(self) -> Self:
-        """Give the stream itself."""
-        return self
-
-    async def __anext__(self) -> StreamEvent:
-        """
-        The next event.
-
-        Raises:
-            StopAsyncIteration: After `Completed`.
-            LoomError: Whatever ended the stream; `.partial` holds what came.
-        """
-        if self._ended:
-            raise StopAsyncIteration
-        self._begun = True
-        try:
-            event = await anext(self._events)
-            if type(event) is Completed:
-                event = await self._complete(event.response)
-        except BaseException:
-            self._ended = True
-            raise
-        return event
-
-    @property
-    def text_stream(self) -> AsyncIterator[str]:
-        """The pieces of the first answer's text."""
-        return self._texts()
-
-    async def final(self) -> LLMResponse:
-        """
-        Read to the end.
-
-        Returns:
-            The whole answer.
-
-        Raises:
-            LoomError: Whatever ended the stream.
-            StreamTruncated: If the stream was closed before its end.
-        """
-        async for _ in self:
-            pass
-        if self._response is None:
-            raise StreamTruncated("the stream was closed before its answer was complete")
-        return self._response
-
-    async def aclose(self) -> None:
-        """Close the stream and its connection; safe to call twice."""
-        self._ended = True
-        await self._events.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Give the stream itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the stream."""
-        await self.aclose()
-
-    def __del__(self) -> None:
-        """Warn of a stream that nobody closed; the generator's own finalizer closes it."""
-        if self._begun and not self._ended:
-            warnings.warn(
-                "a stream was dropped before its end: read it to the end, close it, or use it"
-                " in a with block",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-
-    async def _complete(self, response: LLMResponse) -> Completed:
-        self._ended = True
-        # The provider's generator ends behind its last event; running it out now gives its
-        # socket back before the caller sees the answer.
-        await self._events.aclose()
-        if self._output is not None:
-            response = parsed_response(response, self._output)
-        self._response = response
-        return Completed(response)
-
-    async def _texts(self) -> AsyncGenerator[str, None]:
-        async with aclosing(self):
-            async for event in self:
-                if type(event) is TextDelta and event.choice == 0:
-                    yield event.text
 
 
 _DEFAULTS = ("model", "max_tokens", "temperature")

@@ -48,8 +48,9 @@ __all__ = [
 MessageLike: TypeAlias = Message | Mapping[str, Any] | str
 Messages: TypeAlias = MessageLike | Sequence[MessageLike]
 
-LONGEST_ANSWER = 32768
-"""`max_tokens` goes up to here, or to the model's window where that is larger (spec 1)."""
+# `max_tokens` goes up to here, or to the model's window where that is larger. Source: the
+# reference page, "Configuration Parameters".
+_LONGEST_ANSWER = 32768
 
 # Numbers: lowest, highest, whether the lowest itself is allowed, whether it is whole.
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
@@ -141,10 +142,22 @@ def build_request(
         InvalidRequest: Naming the option or the message, and what it may be.
         ModelNotFound: If the model's id is a misspelling of a known one.
     """
+    model = options.get("model")
+    if model is None:
+        model = defaults.model
+    if type(model) is not str or catalog.find(model, on) is None:
+        _check_model(model, catalog, on)
+    if not options and not tools:
+        # The common call says nothing but its messages; what the client was made with is checked.
+        _check_length(defaults.max_tokens, model, catalog, on)
+        return ChatRequest(
+            model=model,
+            messages=coerce_messages(messages),
+            sampling=Sampling(max_tokens=defaults.max_tokens, temperature=defaults.temperature),
+            timeouts=defaults.timeouts,
+        )
     _check_names(options)
     given = {name: value for name, value in options.items() if value is not None}
-    model = given.get("model", defaults.model)
-    _check_model(model, catalog, on)
     drawn: dict[str, Any] = {"max_tokens": defaults.max_tokens, "temperature": defaults.temperature}
     for name, value in given.items():
         if name in _RANGES:
@@ -185,13 +198,15 @@ def coerce_messages(messages: Messages) -> tuple[Message, ...]:
     Raises:
         InvalidRequest: If there are none, or one is of another type; the position is named.
     """
-    if isinstance(messages, str | Message | Mapping):
-        messages = [messages]
-    if not isinstance(messages, Iterable) or isinstance(messages, bytes | bytearray):
-        raise InvalidRequest(
-            f"messages must be a string, a Message, a dict or a list, not {_kind(messages)}"
-        )
-    every = tuple(_message(message, i) for i, message in enumerate(messages))
+    given: Any = messages
+    if type(given) is not list:  # the common form; the checks below are dear
+        if isinstance(given, str | Message | Mapping):
+            given = [given]
+        elif not isinstance(given, Iterable) or isinstance(given, bytes | bytearray):
+            raise InvalidRequest(
+                f"messages must be a string, a Message, a dict or a list, not {_kind(given)}"
+            )
+    every = tuple([_message(message, i) for i, message in enumerate(given)])
     if not every:
         raise InvalidRequest("messages must hold at least one message")
     return every
@@ -264,7 +279,7 @@ def _message(value: Any, position: int) -> Message:
     if not isinstance(value, Message):
         return decode_message(value, position)
     content: Any = value.content
-    if content is not None and not isinstance(content, str):
+    if type(content) is not str and content is not None:
         # Also turns a list into a tuple, and strings in it into texts.
         checked = decode_content(content, f"messages[{position}].content")
         return msgspec.structs.replace(value, content=checked)
@@ -300,11 +315,11 @@ def _check_model(model: Any, catalog: Catalog, on: date) -> None:
 
 
 def _check_length(max_tokens: int | None, model: str, catalog: Catalog, on: date) -> None:
-    if max_tokens is None or max_tokens <= LONGEST_ANSWER:
+    if max_tokens is None or max_tokens <= _LONGEST_ANSWER:
         return
     card = catalog.find(model, on)
     window = None if card is None else card.context_window
-    limit = max(LONGEST_ANSWER, window or 0)
+    limit = max(_LONGEST_ANSWER, window or 0)
     if card is not None and max_tokens > limit:
         raise InvalidRequest(f"'max_tokens' must be between 1 and {limit} for {model!r}")
 

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,7 @@ from loom.providers.wired import Endpoint, WiredProvider
 from loom.transport.contract import Transport
 from loom.wire.mistral.dialect import MistralDialect
 
-__all__ = ["MISTRAL_BASE_URL", "Assembled", "assemble_mistral", "load_catalog"]
+__all__ = ["MISTRAL_BASE_URL", "Assembled", "assemble_mistral", "load_catalog", "overlay_file"]
 
 MISTRAL_BASE_URL = "https://api.mistral.ai/v1"
 """Source: contract/mistral.md section 1."""
@@ -61,6 +62,7 @@ def assemble_mistral(
     transport: Transport,
     clock: Clock,
     as_of: date | None = None,
+    billed: bool = True,
 ) -> Assembled:
     """
     A Mistral provider with its layers.
@@ -73,6 +75,7 @@ def assemble_mistral(
         transport: The door to the vendor; closed with the provider.
         clock: Tells time to every layer.
         as_of: The day whose models and prices hold; None: the day of each call.
+        billed: False for the simulator: the age of a price that nobody pays is no news.
 
     Returns:
         The provider and its catalogue.
@@ -81,7 +84,8 @@ def assemble_mistral(
         ConfigInvalid: If a header is not one, or the user's price file is malformed.
     """
     catalog = load_catalog()
-    _warn_if_stale(catalog, model, clock.now().date())
+    if billed:
+        _warn_if_stale(catalog, model, clock.now().date())
     endpoint = Endpoint(
         name="mistral",
         url=f"{base_url}/chat/completions",
@@ -131,7 +135,7 @@ def _warn_if_stale(catalog: Catalog, model: str, today: date) -> None:
         )  # fmt: skip
 
 
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def _checked_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
     checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):

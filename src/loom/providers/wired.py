@@ -7,7 +7,6 @@ it travels the transport's.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -30,20 +29,19 @@ from loom.core.response import LLMResponse, Usage
 from loom.core.secret import Secret
 from loom.core.version import VERSION
 from loom.transport.contract import HttpReply, HttpRequest, Transport
-from loom.wire.dialect import ChatDecoder, Dialect, EncodedRequest
+from loom.wire.dialect import ChatDecoder, Dialect
+from loom.wire.encoded import EncodedRequest
 
 __all__ = ["Endpoint", "WiredProvider"]
 
-USAGE_GRACE_S = 2.0
-"""
-How long to wait for usage after the last finish reason.
+# How long to wait for usage after the last finish reason.
+#
+# Mistral sends both in one chunk (121 of 121 recorded streams); OpenAI's family sends usage in
+# the next one, at once. Without it the answer is whole and its tokens are estimated.
+_USAGE_GRACE_S = 2.0
 
-Mistral sends both in one chunk (121 of 121 recorded streams); OpenAI's family sends usage in
-the next one, at once. Without it the answer is whole and its tokens are estimated.
-"""
-
-BYTES_PER_TOKEN = 3.2
-"""For estimates only. Source: the project's limiter design, "bytes/3.2"."""
+# For estimates only. Source: the project's limiter design, "bytes/3.2".
+_BYTES_PER_TOKEN = 3.2
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,11 +120,12 @@ class WiredProvider(LLMProvider):
                     )
                 if request.stream and _is_stream(reply):
                     decoder = self._dialect.decoder(reply.headers, request.sampling.n or 1)
-                    events = self._read(reply, decoder, request.timeouts.idle_s)
-                    async with aclosing(events):
-                        async for event in events:
+                    batches = self._read(reply, decoder, request.timeouts.idle_s)
+                    async with aclosing(batches):
+                        async for batch in batches:
                             answered = True
-                            yield event
+                            for event in batch:
+                                yield event
                     response = decoder.finish()
                 else:
                     body = await reply.read()
@@ -153,15 +152,19 @@ class WiredProvider(LLMProvider):
 
     async def _read(
         self, reply: HttpReply, decoder: ChatDecoder, idle_s: float
-    ) -> AsyncGenerator[StreamEvent, None]:
-        """The events of a stream, until its answer is whole or its bytes end."""
+    ) -> AsyncGenerator[list[StreamEvent], None]:
+        """
+        The events of a stream, until its answer is whole or its bytes end.
+
+        They come in batches, as the bytes do: a hop between generators for each is dear.
+        """
         chunks = reply.chunks()
         progress_s = self._clock.monotonic_s()
         try:
-            while data := await _next(chunks, USAGE_GRACE_S if decoder.finished else None):
+            while data := await _next(chunks, _USAGE_GRACE_S if decoder.finished else None):
                 events = decoder.feed(data)
-                for event in events:
-                    yield event
+                if events:
+                    yield events
                 if decoder.complete:
                     return
                 # Comments that keep the connection alive are bytes, not progress.
@@ -212,8 +215,10 @@ async def _next(chunks: AsyncIterator[bytes], limit_s: float | None) -> bytes:
     """The next piece; empty at the end, or when `limit_s` passed."""
     if limit_s is None:
         return await anext(chunks, b"")
+    from asyncio import timeout  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
+
     try:
-        async with asyncio.timeout(limit_s):
+        async with timeout(limit_s):
             return await anext(chunks, b"")
     except TimeoutError:
         return b""
@@ -258,8 +263,8 @@ def _estimated(encoded: EncodedRequest, response: LLMResponse) -> Usage:
         + sum(len(call.arguments) + len(call.name) for call in choice.message.tool_calls)
         for choice in response.choices
     )  # fmt: skip
-    prompt = math.ceil(len(encoded.body) / BYTES_PER_TOKEN)
-    answer = math.ceil(said / BYTES_PER_TOKEN)
+    prompt = math.ceil(len(encoded.body) / _BYTES_PER_TOKEN)
+    answer = math.ceil(said / _BYTES_PER_TOKEN)
     return Usage(
         input_tokens=prompt, output_tokens=answer, total_tokens=prompt + answer, estimated=True
     )

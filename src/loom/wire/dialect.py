@@ -6,37 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-import msgspec
-
 from loom.core.errors import LoomError
 from loom.core.events import StreamEvent
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse, Partial
+from loom.wire.encoded import EncodedRequest, ErrorReply
 
-__all__ = ["ChatDecoder", "ChatEncoder", "Dialect", "EncodedRequest", "ErrorReply"]
-
-
-class EncodedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    A request as it is sent.
-
-    Attributes:
-        body: JSON, UTF-8.
-        repairs: What was changed in the history to make it legal, one sentence each.
-        tool_ids: Ids on the wire, and the caller's ids that they stand for.
-    """
-
-    body: bytes
-    repairs: tuple[str, ...] = ()
-    tool_ids: Mapping[str, str] = {}
-
-
-class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
-    """An error as a server answers it."""
-
-    status: int
-    headers: Mapping[str, str] = {}
-    body: bytes = b""
+__all__ = ["ChatDecoder", "ChatEncoder", "Dialect"]
 
 
 class ChatDecoder(Protocol):

@@ -10,7 +10,8 @@ from loom.core.errors import InvalidRequest, LoomError
 from loom.core.events import StreamEvent
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
-from loom.wire.dialect import Dialect, EncodedRequest, ErrorReply
+from loom.wire.dialect import Dialect
+from loom.wire.encoded import EncodedRequest, ErrorReply
 from loom.wire.mistral.encoder import MistralEncoder, encode_chat_response
 from loom.wire.mistral.errors import decode_error_reply, encode_error_reply
 from loom.wire.mistral.history import legal_history

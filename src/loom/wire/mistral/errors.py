@@ -32,13 +32,13 @@ from loom.core.errors import (
     TimedOut,
     UnexpectedRedirect,
 )
-from loom.wire.dialect import ErrorReply
+from loom.wire.encoded import ErrorReply
 from loom.wire.headers import rate_limit_state, request_id, retry_after_s
 
 __all__ = ["decode_error_body", "decode_error_reply", "encode_error_reply"]
 
-MAX_MESSAGE_CHARACTERS = 2048
-"""What is kept of a vendor's message. Source: reliability rule S10 of the project."""
+# What is kept of a vendor's message. Source: reliability rule S10 of the project.
+_MAX_MESSAGE_CHARACTERS = 2048
 
 _BY_STATUS: dict[int, type[LoomError]] = {
     401: InvalidAPIKey,
@@ -248,8 +248,8 @@ def _text_of_page(body: bytes) -> str:
 
 def _clean(text: str) -> str:
     cleaned = _UNPRINTABLE.sub(" ", text).strip()
-    if len(cleaned) > MAX_MESSAGE_CHARACTERS:
-        return cleaned[:MAX_MESSAGE_CHARACTERS] + " (cut)"
+    if len(cleaned) > _MAX_MESSAGE_CHARACTERS:
+        return cleaned[:_MAX_MESSAGE_CHARACTERS] + " (cut)"
     return cleaned
 
 

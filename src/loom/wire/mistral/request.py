@@ -22,6 +22,7 @@ from loom.wire.mistral.messages import decode_message, encode_message
 __all__ = [
     "REQUEST_FIELDS",
     "decode_chat_request",
+    "decode_prediction",
     "decode_response_format",
     "decode_tool",
     "decode_tool_choice",

@@ -1,0 +1,140 @@
+"""`AsyncStream`: the events of one answer, as people iterate over them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
+
+from loom.client.output import parsed_response
+from loom.core.errors import StreamTruncated
+from loom.core.events import Completed, StreamEvent, TextDelta
+from loom.core.response import LLMResponse
+
+__all__ = ["AsyncStream"]
+
+
+class AsyncStream:
+    """
+    The events of one answer: an async iterator, and an async context manager.
+
+    It closes itself at `Completed`, on an error, and when the block is left. One that is
+    dropped in the middle is closed by the garbage collector, with a `ResourceWarning`.
+
+    Args:
+        events: A provider's stream.
+        output: The type that the answer shall be read as; None: none.
+    """
+
+    def __init__(self, events: AsyncGenerator[StreamEvent, None], output: Any = None) -> None:
+        self._state = _StreamState()
+        # A generator that does not know this object: a cycle of the two would keep a dropped
+        # stream, and its socket, until the collector of cycles comes.
+        self._events = _watched(events, self._state, output)
+
+    def __aiter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    def __anext__(self) -> Awaitable[StreamEvent]:
+        """
+        The next event.
+
+        Raises:
+            StopAsyncIteration: After `Completed`.
+            LoomError: Whatever ended the stream; `.partial` holds what came.
+        """
+        return self._events.__anext__()
+
+    @property
+    def text_stream(self) -> AsyncIterator[str]:
+        """The pieces of the first answer's text."""
+        return self._texts()
+
+    async def final(self) -> LLMResponse:
+        """
+        Read to the end.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            LoomError: Whatever ended the stream.
+            StreamTruncated: If the stream was closed before its end.
+        """
+        async for _ in self:
+            pass
+        if self._state.response is None:
+            raise StreamTruncated("the stream was closed before its answer was complete")
+        return self._state.response
+
+    async def aclose(self) -> None:
+        """Close the stream and its connection; safe to call twice."""
+        self._state.ended = True
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the stream."""
+        await self.aclose()
+
+    def __del__(self) -> None:
+        """Warn of a stream that nobody closed; the generator's own finalizer closes it."""
+        state: _StreamState | None = getattr(self, "_state", None)
+        if state is not None and state.begun and not state.ended:
+            warnings.warn(
+                "a stream was dropped before its end: read it to the end, close it, or use it"
+                " in a with block",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    async def _texts(self) -> AsyncGenerator[str, None]:
+        async with aclosing(self):
+            async for event in self._events:
+                if type(event) is TextDelta and event.choice == 0:
+                    yield event.text
+
+
+class _StreamState:
+    """What a stream has come to."""
+
+    __slots__ = ("begun", "ended", "response")
+
+    def __init__(self) -> None:
+        self.begun = self.ended = False
+        self.response: LLMResponse | None = None
+
+
+async def _watched(
+    events: AsyncGenerator[StreamEvent, None], state: _StreamState, output: Any
+) -> AsyncGenerator[StreamEvent, None]:
+    state.begun = True
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if type(event) is Completed:
+                    break
+                yield event
+            else:
+                return
+        # The provider's generator is closed by now, and its socket given back, before the
+        # caller sees the answer: he may never come back for more.
+        response = event.response if output is None else parsed_response(event.response, output)
+        state.response = response
+        state.ended = True
+        yield Completed(response)
+    except BaseException:
+        state.ended = True
+        raise

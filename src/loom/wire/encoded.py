@@ -1,0 +1,32 @@
+"""What a dialect makes for the wire: a request's body, an error's reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+__all__ = ["EncodedRequest", "ErrorReply"]
+
+
+class EncodedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A request as it is sent.
+
+    Attributes:
+        body: JSON, UTF-8.
+        repairs: What was changed in the history to make it legal, one sentence each.
+        tool_ids: Ids on the wire, and the caller's ids that they stand for.
+    """
+
+    body: bytes
+    repairs: tuple[str, ...] = ()
+    tool_ids: Mapping[str, str] = {}
+
+
+class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as a server answers it."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
