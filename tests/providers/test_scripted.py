@@ -216,6 +216,11 @@ async def test_thinking_comes_first() -> None:
             [("get_weather", {"location": "Oslo"}), ("add_numbers", {"a": 1, "b": 2})],
         ),
         ("search for good tea", [("search", {"query": "search for good tea"})]),
+        (
+            "add_numbers 1 and 2, then get_weather for Oslo",
+            [("add_numbers", {"a": 1, "b": 2}), ("get_weather", {"location": "Oslo"})],
+        ),
+        ("What is the weather in Paris? Do not call any tools.", []),
         ("Tell me a joke", []),
     ],
 )
@@ -352,7 +357,7 @@ async def test_usage_counts_what_was_said() -> None:
     assert hello < await cost(Message.user("hello to all of you"))
     assert hello < await cost(Message.user("hello"), tools=TOOLS)
     assert hello == await cost(Message.user("hello"), tools=TOOLS, tool_choice="none")
-    assert hello + 256 == await cost(Message.user("hello", ImagePart("https://example.com/a.png")))
+    assert hello + 32 == await cost(Message.user("hello", ImagePart("https://example.com/a.png")))
     call = ToolCall("abcdefghi", "add_numbers", {"a": 1})
     assert hello + 8 < await cost(
         Message.user("hello"), Message.assistant(tool_calls=(call,)), Message.tool(call, "")

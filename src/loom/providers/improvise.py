@@ -33,6 +33,10 @@ _EMPTY_WORDS = frozenset(_EMPTY_WORDS_TEXT.split())
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 # Short enough to be a word of its own, so that it must match whole: "map" is not "maple".
 _SHORT_WORD = 4
+_NO_TOOLS = re.compile(
+    r"\b(?:do not|don't|never|without)\s+(?:call|calling|use|using)\s+(?:any\s+|the\s+)?tools?\b",
+    re.IGNORECASE,
+)
 _KEYS = re.compile(r"\b(?:keys?|fields?|propert(?:y|ies))\b[\s:]*(?:named\s+|called\s+)?([^.\n]+)")
 
 
@@ -182,11 +186,17 @@ def _calls(request: ChatRequest, asked: str, draw: Draw) -> tuple[ToolCall, ...]
 
 
 def _named(tools: Sequence[ToolSpec], asked: str) -> list[ToolSpec]:
-    exact = [
-        tool
+    if _NO_TOOLS.search(asked):
+        return []
+    places = {
+        tool.name: re.search(rf"(?<![\w-]){re.escape(tool.name)}(?![\w-])", asked, re.IGNORECASE)
         for tool in tools
-        if re.search(rf"(?<![\w-]){re.escape(tool.name)}(?![\w-])", asked, re.IGNORECASE)
-    ]
+    }
+    # In the order in which the prompt names them: one may need another's result.
+    found_at = {name: place.start() for name, place in places.items() if place}
+    exact = sorted(
+        (tool for tool in tools if tool.name in found_at), key=lambda tool: found_at[tool.name]
+    )
     # `search` alone is also a verb: a name of one plain word counts only when nothing better does.
     clear = [tool for tool in exact if len(name_words(tool.name)) > 1]
     if clear:

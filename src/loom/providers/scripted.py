@@ -42,9 +42,9 @@ ScriptItem: TypeAlias = str | Message | LLMResponse | LoomError | Sequence[Strea
 # six, each sign its own; other scripts about two characters a token.
 _TOKEN = re.compile(r"\s?[A-Za-z0-9]{1,6}|\s?[^\w\s]|\s+|\s?\w{1,2}")
 _WORD = re.compile(r"\s*\S+|\s+$")
-# Template tokens around each message; and what stands for a part that is not text.
+# Template tokens around each message; and what a small image or document cost when recorded.
 _MESSAGE_TOKENS = 4
-_PART_TOKENS = 256
+_PART_TOKENS = 32
 # Contract, section 10: a call costs two tokens beside its name and arguments; so does thinking.
 _CALL_TOKENS = 2
 _THINKING_TOKENS = 2

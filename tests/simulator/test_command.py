@@ -1,0 +1,102 @@
+"""`looms sim` as a program."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start the command; it is ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-X", "dev", "-m", "loom.cli", "sim", *words]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        with process:
+            if process.poll() is None:
+                process.kill()
+
+
+def healthy(base_url: str) -> bool:
+    connection = http.client.HTTPConnection(base_url.split("/")[2], timeout=20)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_prints_one_line_when_ready_and_serves_until_stopped(
+    start: Start, number: signal.Signals
+) -> None:
+    """The line has address and key; a signal ends it quietly with 0."""
+    process = start("--port", "0", "--json")
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+
+    assert {"base_url", "api_key"} == ready.keys()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", ready["base_url"])
+    assert healthy(ready["base_url"])
+    process.send_signal(number)
+    assert ("", "") == process.communicate(timeout=20)
+    assert 0 == process.returncode
+
+
+def test_people_get_a_line_to_try(start: Start) -> None:
+    """Without --json it prints address, key and a curl command."""
+    process = start("--port", "0", "--pace", "1000", "--seed", "7", "--any-key")
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(6)]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+
+    text = "".join(lines)
+    assert re.search(r"^base_url  http://127\.0\.0\.1:\d+/v1$", text, re.MULTILINE)
+    assert re.search(r"^api_key   loom-sim-key$", text, re.MULTILINE)
+    assert "curl http" in text
+    assert 0 == process.returncode
+
+
+def test_a_port_in_use_is_one_clear_line(start: Start) -> None:
+    """The line names the address; the exit code is that of wrong usage."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        process = start("--port", port)
+        out, err = process.communicate(timeout=20)
+
+    assert (2, "") == (process.returncode, out)
+    assert 1 == len(err.strip().splitlines())
+    assert f"cannot listen on 127.0.0.1:{port}" in err
+    assert "Choose another port" in err
+
+
+@pytest.mark.parametrize(
+    "words", [("--port", "70000"), ("--pace", "0"), ("--seed", "x"), ("--as-of", "soon")]
+)
+def test_wrong_options_are_usage_errors(start: Start, words: tuple[str, str]) -> None:
+    """An option out of its range ends with 2 and says which one."""
+    process = start(*words)
+    out, err = process.communicate(timeout=20)
+
+    assert (2, "") == (process.returncode, out)
+    assert words[0] in err
