@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from loom.cli.options import as_of_option
 from loom.cli.terminal import Terminal
-from loom.client.blocking import Mistral
 from loom.config.load import load_settings
+
+if TYPE_CHECKING:
+    from loom.client.blocking import Mistral
 
 __all__ = ["connect", "connection_options"]
 
@@ -56,6 +58,8 @@ def connect(terminal: Terminal, *, model: str | None, sim: bool, as_of: date | N
         InvalidAPIKey: If there is no key, or it cannot be one.
         ConfigInvalid: If a setting is not as it must be.
     """
+    from loom.client.blocking import Mistral  # noqa: PLC0415 - start-up time
+
     terminal.start_log()
     settings = load_settings()
     chosen = {

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
@@ -15,13 +16,14 @@ from loom.cli.clean import Cleaner
 from loom.cli.listen import response_object
 from loom.cli.options import common_options, pass_terminal
 from loom.cli.terminal import Terminal, cost_line, dollars
-from loom.client.blocking import Mistral, Stream
-from loom.client.facts import cost
 from loom.core.ambient import SystemClock
 from loom.core.events import TextDelta
 from loom.core.messages import Message
 from loom.core.request import ToolSpec
 from loom.core.response import LLMResponse
+
+if TYPE_CHECKING:
+    from loom.client.blocking import Mistral, Stream
 
 __all__ = ["demo"]
 
@@ -63,6 +65,7 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
     It starts the simulator on this machine, streams an answer, has a tool called, and says what
     each call costs, today and at the prices of November 2024.
     """
+    from loom.client.blocking import Mistral  # noqa: PLC0415 - start-up time
     from loom.server.simulator import Simulator  # noqa: PLC0415 - start-up time
 
     begun_s = SystemClock().monotonic_s()
@@ -125,6 +128,8 @@ def _tool_call(stage: _Stage, client: Mistral) -> tuple[LLMResponse, LLMResponse
 
 
 def _costs(stage: _Stage, calls: Iterable[tuple[str, LLMResponse]]) -> tuple[Decimal, Decimal]:
+    from loom.client.facts import cost  # noqa: PLC0415 - start-up time
+
     stage.step(3, "Know what it cost", "r.usage.cost_usd")
     now = then = Decimal(0)
     stage.line(

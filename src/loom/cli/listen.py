@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from click.exceptions import Exit
 
 from loom.cli.terminal import Terminal, cost_line
-from loom.client.blocking import Mistral
-from loom.client.facts import cost
 from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
 from loom.core.events import (
@@ -26,6 +24,9 @@ from loom.core.events import (
 )
 from loom.core.messages import Message
 from loom.core.response import LLMResponse, Usage
+
+if TYPE_CHECKING:
+    from loom.client.blocking import Mistral
 
 __all__ = ["Listener", "response_object"]
 
@@ -174,6 +175,7 @@ class Listener:
         return usage
 
     def _estimate(self, messages: Sequence[Message]) -> Usage:
+        from loom.client.facts import cost  # noqa: PLC0415 - only when it is needed
         from loom.providers.scripted import rough_tokens  # noqa: PLC0415 - only when it is needed
 
         input_tokens = sum(len(rough_tokens(message.text)) for message in messages)

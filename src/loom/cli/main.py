@@ -12,19 +12,14 @@ import sys
 
 from loom.core.version import VERSION
 
-__all__ = ["main", "version_line"]
-
-
-def version_line() -> str:
-    """The program's name and version, as `--version` prints them."""
-    return f"looms {VERSION}"
+__all__ = ["main"]
 
 
 def main() -> None:
     """Run `looms` with the words of the command line, and leave with its exit code."""
     words = sys.argv[1:]
     if words == ["--version"]:
-        sys.stdout.write(version_line() + "\n")
+        sys.stdout.write(f"looms {VERSION}\n")
         return
     from loom.cli.root import run  # noqa: PLC0415 - start-up time
 

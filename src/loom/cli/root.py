@@ -15,10 +15,10 @@ import rich_click as click
 from click.exceptions import Exit, NoArgsIsHelpError
 
 from loom.cli.clean import cleaned
-from loom.cli.main import version_line
 from loom.cli.options import common_options
 from loom.cli.terminal import Terminal
 from loom.core.errors import LoomError
+from loom.core.version import VERSION
 
 __all__ = ["COMMANDS", "EXIT_CODES", "looms", "run"]
 
@@ -71,7 +71,7 @@ class _Commands(click.RichGroup):
 
 def _show_version(context: click.Context, _option: click.Parameter, given: bool) -> None:  # noqa: FBT001 - click's signature
     if given and not context.resilient_parsing:
-        click.echo(version_line())
+        click.echo(f"looms {VERSION}")
         context.exit()
 
 
