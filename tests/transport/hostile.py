@@ -92,6 +92,8 @@ class Server:
         self._host = host
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self.released = asyncio.Event()
+        """For scripts that wait until the test lets them go on."""
 
     @property
     def url(self) -> str:
@@ -118,6 +120,11 @@ class Server:
         """From another thread: wait until no connection is open."""
         assert self.loop is not None
         asyncio.run_coroutine_threadsafe(self.closed(), self.loop).result(timeout=10)
+
+    def release(self) -> None:
+        """From another thread: let the scripts go on."""
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.released.set)
 
     async def stop(self) -> None:
         for task in self._tasks:

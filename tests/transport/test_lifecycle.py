@@ -22,10 +22,11 @@ from tests.transport.hostile import (
     server_tls,
 )
 
+from loom.testing import turn
 from loom.transport.http import HttpTransport
 
 # More than the kernel takes on both sides of a socket that nobody reads.
-BIG = 1 << 23
+BIG = 1 << 25
 
 
 async def plain(peer: Peer) -> None:
@@ -209,7 +210,7 @@ def test_closed_while_calls_wait() -> None:
 
     async def silent(peer: Peer) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
-        await held.wait()
+        await peer.server.released.wait()
 
     async def run(url: str) -> None:
         transport = HttpTransport(max_connections=2)
@@ -223,11 +224,9 @@ def test_closed_while_calls_wait() -> None:
         assert [RuntimeError] * 3 == [type(result) for result in results]
         assert (0, 0) == (transport.open_sockets, transport.permits_in_use)
 
-    held = asyncio.Event()
     with serve_in_thread(silent) as running:
         asyncio.run(asyncio.wait_for(run(running.url), timeout=10))
-        assert running.loop is not None
-        running.loop.call_soon_threadsafe(held.set)
+        running.release()
 
 
 def test_closed_while_a_reply_is_held() -> None:
@@ -236,21 +235,22 @@ def test_closed_while_a_reply_is_held() -> None:
     async def early(peer: Peer) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
         await peer.send(STREAM_HEAD)
-        await held.wait()
+        await peer.server.released.wait()
 
     async def run(url: str) -> None:
         transport = HttpTransport()
         async with transport.open(request(url, body=b"x" * BIG)) as reply:
+            (wire,) = next(iter(transport._homes.values())).pool.wires
+            while not wire.writing_paused:  # type: ignore[attr-defined] # of the library's
+                await turn()
             await transport.aclose()
             assert 0 == transport.open_sockets
             with pytest.raises(RuntimeError, match="closed"):
                 await reply.read()
 
-    held = asyncio.Event()
     with serve_in_thread(early) as running:
         asyncio.run(asyncio.wait_for(run(running.url), timeout=10))
-        assert running.loop is not None
-        running.loop.call_soon_threadsafe(held.set)
+        running.release()
 
 
 def test_ten_thousand_are_nothing_until_used() -> None:

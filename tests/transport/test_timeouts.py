@@ -11,6 +11,8 @@ import pytest
 from tests.transport.hostile import STREAM_HEAD, Peer, request, serve
 
 from loom.core.errors import LoomError, PoolTimeout, TimedOut
+from loom.testing import turn
+from loom.transport.exchange import Exchange
 from loom.transport.http import HttpTransport
 
 pytestmark = pytest.mark.anyio
@@ -91,34 +93,70 @@ async def test_idle_does_not_run_while_the_consumer_holds() -> None:
     assert [b"one", b"two"] == pieces
 
 
+async def silent(peer: Peer) -> None:
+    await peer.server.released.wait()
+
+
+def client_socket(transport: HttpTransport) -> socket.socket:
+    """Give the one socket that is in use."""
+    (exchange,) = next(iter(transport._homes.values())).pool.active
+    assert isinstance(exchange, Exchange)
+    assert exchange._line is not None
+    sock: socket.socket = exchange._line.get_extra_info("socket")
+    return sock
+
+
 @pytest.mark.parametrize("size", [1 << 23, 1000])
 async def test_write(size: int) -> None:
     """A server that reads nothing: a large upload stalls, a small one waits for its reply."""
     transport = HttpTransport()
-    late = asyncio.Event()
-    received = 0
 
-    async def script(peer: Peer) -> None:
-        nonlocal received
-        await late.wait()
-        while data := await peer.reader.read(1 << 16):
-            received += len(data)
+    async def upload() -> None:
+        limits = {"write_s": SHORT_S, "first_byte_s": 2 * SHORT_S}
+        async with transport.open(request(server.url, body=b"x" * size, **limits)):
+            pass
 
-    async with serve(script) as server:
-        sent = request(server.url, body=b"x" * size, write_s=SHORT_S, first_byte_s=2 * SHORT_S)
+    async with serve(silent) as server:
+        task = asyncio.ensure_future(upload())
+        while not transport.open_sockets:
+            await asyncio.wait([task], timeout=0)
+        sock = client_socket(transport)
         with pytest.raises(TimedOut) as caught:
-            async with transport.open(sent):
-                pass
+            await task
         assert 0 == transport.open_sockets
-        # What the kernel had not taken is not sent any more.
-        late.set()
+        # Closed for good, although the server has still not read what was sent.
+        await turn(2)
+        assert -1 == sock.fileno()
+        server.released.set()
         await server.closed()
         await transport.aclose()
     if size > 1000:
         expect(caught.value, "write", "sending the request")
-        assert received < size
     else:
         expect(caught.value, "first_byte", "waiting for first byte", 2 * SHORT_S)
+
+
+async def test_a_cancelled_upload() -> None:
+    """A stalled upload that is cancelled is closed at once too."""
+    transport = HttpTransport()
+
+    async def upload() -> None:
+        async with transport.open(request(server.url, body=b"x" * (1 << 23))):
+            pass
+
+    async with serve(silent) as server:
+        task = asyncio.ensure_future(upload())
+        while not transport.open_sockets:
+            await asyncio.wait([task], timeout=0)
+        sock = client_socket(transport)
+        await turn(10)
+        task.cancel()
+        await asyncio.wait([task])
+        await turn(2)
+        assert -1 == sock.fileno()
+        server.released.set()
+        await server.closed()
+        await transport.aclose()
 
 
 async def test_an_answer_may_come_before_the_upload_ends() -> None:
