@@ -126,6 +126,11 @@ def measure_imports(values: Values, names: list[str]) -> None:
         values.setdefault("import_rss", {}).setdefault(name, []).append(rss_mb)
 
 
+def figures(value: float) -> str:
+    """Write a number with three figures."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def table(values: Values, names: list[str]) -> str:
     """Lay out medians, and their ratios to the floor in brackets."""
     units = {name: unit for name, (_, unit) in SCENARIOS.items()}
@@ -139,7 +144,9 @@ def table(values: Values, names: list[str]) -> str:
             bare = found.pop("bare")
             found = {name: value - bare for name, value in found.items()}
         cells = [
-            f"{found[name]:.3g} ({found[name] / found[FLOOR]:.2f})" if name in found else "-"
+            f"{figures(found[name])} ({figures(found[name] / found[FLOOR])})"
+            if name in found
+            else "-"
             for name in names
         ]
         rows.append(f"| {unit} | {' | '.join(cells)} |")
