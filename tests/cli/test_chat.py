@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loom.cli.listen import Listener
+from loom.cli.terminal import Terminal
+from loom.client.blocking import Mistral
 from loom.core.errors import ServiceUnavailable
-from loom.core.events import Completed, Finished, StreamEvent, TextDelta
+from loom.core.events import (
+    Completed,
+    Finished,
+    Restarted,
+    Retried,
+    StreamEvent,
+    TextDelta,
+    Throttled,
+)
 from loom.core.messages import ImagePart, Message, TextPart, ThinkingPart
 from loom.core.response import Choice, LLMResponse, Usage
 from loom.providers.scripted import ScriptedProvider
@@ -298,3 +309,26 @@ def test_thinking_parts_are_in_the_object(looms: Run, serve: Serve) -> None:
     _, out, _ = looms("chat", "--json", "hi")
     value = json.loads(out)
     assert ("so", "hm") == (value["content"], value["thinking"])
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (Retried(2, 1.5, ServiceUnavailable("gone")), "gone; trying again in 1.5 s (attempt 2)"),
+        (Throttled(3.0), "waiting 3.0 s for the rate limit"),
+        (Restarted("cut", "mistral", "other"), "warning: cut: the answer begins anew with other"),
+    ],
+)
+def test_notices_are_told(
+    event: StreamEvent, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What happens on the way is a line on standard error, and an object with --json."""
+    terminal = Terminal()
+    with Mistral(sim=True) as client:
+        listener = Listener(terminal, client)
+        listener._show(event)
+        terminal.json = True
+        listener._show(event)
+    out, err = capsys.readouterr()
+    assert f"{words}\n" == err
+    assert json.loads(out)["event"] == type(event).__name__.lower()

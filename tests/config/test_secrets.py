@@ -71,7 +71,12 @@ class Vault(BaseHTTPRequestHandler):
         elif self.path not in self.data:
             self.answer(404, {"errors": []})
         else:
-            self.answer(200, {"data": {"data": self.data[self.path], "metadata": {"version": 1}}})
+            self.answer(200, self.wrap(self.data[self.path]))
+
+    @staticmethod
+    def wrap(data: object) -> object:
+        """Give a secret as the engine does."""
+        return {"data": {"data": data, "metadata": {"version": 1}}}
 
     def answer(self, status: int, body: object) -> None:
         content = json.dumps(body).encode()
@@ -166,7 +171,7 @@ def test_a_key_is_clean_or_refused(text: str) -> None:
         key = find_api_key(text).secret.reveal()
     except InvalidAPIKey as error:
         # Short texts occur in the message's own words.
-        assert len(text) < 8 or text not in str(error)  # noqa: PT017 - the message is the subject
+        assert len(text) < 8 or text not in str(error)
         return
     assert text.strip() == key
     assert key.isascii()
@@ -293,6 +298,26 @@ def test_a_vault_without_the_key_says_why(
         find_api_key(settings=IN_VAULT)
     assert str(caught.value).startswith("API key is required")
     assert CANARY not in str(caught.value)
+
+
+def test_a_vault_without_its_package_names_the_extra(
+    vault: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where hvac is not installed the error says how to get it."""
+    monkeypatch.setitem(sys.modules, "hvac", None)
+    with pytest.raises(InvalidAPIKey, match=r"pip install 'looms\[vault\]'"):
+        find_api_key(settings=IN_VAULT)
+
+
+@pytest.mark.parametrize("reply", [{"data": None}, {"data": {"data": None}}, {"other": 1}])
+def test_another_engine_in_vault_is_not_taken_for_a_secret(
+    reply: object, vault: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply of another form says so, and gives no stack trace."""
+    monkeypatch.setattr(Vault, "wrap", staticmethod(lambda _data: reply))
+    vault["/v1/secret/data/team/looms"] = {}
+    with pytest.raises(InvalidAPIKey, match=r"version 2 engine|no such field"):
+        find_api_key(settings=IN_VAULT)
 
 
 def test_a_vault_that_is_down_falls_through(

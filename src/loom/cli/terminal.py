@@ -272,9 +272,11 @@ class Terminal:
             known = {key: value for key, value in every.items() if value not in (None, "")}
             sys.stderr.write(json_text({"error": known}) + "\n")
             return
-        self.err.print(f"error[{name}]:", style="bold red", end=" ")
+        from rich.text import Text  # noqa: PLC0415 - start-up time
+
         fix = f" Fix: {hint}" if hint else ""
-        self.err.print(cleaned(message + fix), soft_wrap=not self.err.is_terminal)
+        line = Text.assemble((f"error[{name}]:", "bold red"), f" {cleaned(message + fix)}")
+        self.err.print(line, soft_wrap=not self.err.is_terminal)
 
 
 class Waiting:
