@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from tests.client.loopback import WORDS, Vendor, answer, chunk, chunks, vendor
 
-from loom.client.aio import AsyncMistral, AsyncStream
+from loom.client.aio import AsyncMistral
 from loom.client.blocking import Mistral, Stream
+from loom.client.stream import AsyncStream
 from loom.core.errors import InvalidAPIKey, InvalidRequest, StreamTruncated, Unreachable
 from loom.core.events import Completed, TextDelta
 from loom.testing import FakeReply, FakeTransport

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from loom.client.portal import Lease
+from loom.client.lease import Lease
 
 
 class Client:
@@ -252,7 +252,7 @@ def test_a_forgotten_client_is_closed_behind_its_back() -> None:
     other.portal().call(thread_name)
 
     assert 1 == client.closed
-    assert lease not in other.portal().leases
+    assert lease not in other.portal().closers
     other.close()
 
 

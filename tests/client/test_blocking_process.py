@@ -35,7 +35,7 @@ PREAMBLE = (
     READY
     + """
 import asyncio, atexit, os, signal, sys, threading
-from loom.client.portal import Lease
+from loom.client.lease import Lease
 from loom.client.reader import Reader
 
 async def closer():
@@ -300,8 +300,8 @@ def test_a_call_after_the_closer_is_refused() -> None:
     """What was registered before the import comes too late and is told so."""
     code = """
         import sys
-        from loom.client import portal
-        atexit.unregister(portal._process.close_at_exit)
+        from loom.client import lease as module
+        atexit.unregister(module._process.close_at_exit)
 
         def late():
             try:
@@ -310,7 +310,7 @@ def test_a_call_after_the_closer_is_refused() -> None:
                 print(error)
 
         atexit.register(late)
-        atexit.register(portal._process.close_at_exit)
+        atexit.register(module._process.close_at_exit)
     """
 
     assert ["the interpreter is exiting: no call can be made any more"] == run(code)
@@ -371,7 +371,7 @@ class TestFork:
     def test_a_fork_while_the_portal_is_being_made_does_not_hang(self) -> None:
         """The child's lock is new, whoever held the parent's."""
         assert ["child called", "client closed"] == run("""
-            from loom.client.portal import _process
+            from loom.client.lease import _process
             with _process.lock:
                 child = os.fork()
                 if not child:

@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 
-from loom.client.portal import Lease
-from loom.client.reader import AHEAD_LOW, AHEAD_MAX, Reader
+from loom.client.lease import Lease
+from loom.client.pump import AHEAD_LOW, AHEAD_MAX
+from loom.client.reader import Reader
 
 
 async def nothing() -> None:

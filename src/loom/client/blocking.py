@@ -8,10 +8,11 @@ from datetime import date, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from loom.client.aio import AsyncMistral, AsyncStream
+from loom.client.aio import AsyncMistral
+from loom.client.lease import Lease
 from loom.client.options import Messages
-from loom.client.portal import Lease
 from loom.client.reader import Reader
+from loom.client.stream import AsyncStream
 from loom.core.ambient import Clock
 from loom.core.events import Completed, StreamEvent, TextDelta
 from loom.core.request import Timeouts

@@ -1,8 +1,7 @@
 """
 The portal: an event loop on a thread of its own, and the ways for blocking code to use it.
 
-All blocking clients of a process share one portal. The first call makes it, closing the last client
-stops it, and a forked child makes its own. The laws of this file:
+The laws of this file:
 
 1. A call makes one hop and a stream none per event: a pump on the loop fills a bounded queue.
 2. A finalizer posts to the loop and neither waits nor takes a lock: it may run on any thread, in
@@ -14,16 +13,16 @@ stops it, and a forked child makes its own. The laws of this file:
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-__all__ = ["CANCEL_WAIT_S", "CLOSED", "Lease", "Portal", "Source", "Waiter"]
+from loom.client.refusals import CANCELLED, CLOSED, ON_THE_PORTAL
+
+__all__ = ["CANCEL_WAIT_S", "Closer", "Portal", "Source", "Waiter"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -33,12 +32,8 @@ CANCEL_WAIT_S = 1.0
 # A task that will not end must not keep the interpreter from ending.
 _WIND_UP_WAIT_S = 1.0
 
-_ON_THE_PORTAL = (
-    "a blocking call was made on the thread that runs the event loop, and would wait for itself: "
-    "use the async client there, or run the function in a worker thread (asyncio.to_thread)"
-)
-CLOSED = "the client is closed: make a new one, or close it after its last call"
-_CANCELLED = "the call was cancelled on the event loop, and not by its caller"
+Closer: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Closes an async client."""
 
 
 class Source(Protocol[T_co]):
@@ -64,11 +59,18 @@ class Portal:
 
     The thread runs at once. `close` ends it in order: tasks cancelled, clients closed, the loop
     closed, the thread joined.
+
+    Attributes:
+        pid: The process that it was made in; in a forked child it has no thread.
+        closers: How to close the clients that use it; run when the interpreter exits.
+        waiters: Whose threads wait for something; whom nobody serves is told at the end.
+        exiting: Whether the interpreter exits: nobody is woken any more.
+        loop: The event loop.
     """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.leases: dict[Lease, None] = {}
+        self.closers: dict[object, Closer] = {}
         self.waiters: set[Waiter] = set()
         self.exiting = False
         self._ending = False
@@ -115,7 +117,7 @@ class Portal:
             RuntimeError: If this is the portal's thread.
         """
         if threading.get_ident() == self._thread.ident:
-            raise RuntimeError(_ON_THE_PORTAL)
+            raise RuntimeError(ON_THE_PORTAL)
 
     def tell(self, waiter: Waiter) -> None:
         """
@@ -125,7 +127,7 @@ class Portal:
             waiter: Who waits.
         """
         if not self.exiting:
-            waiter.lost(RuntimeError(CLOSED if self._ending else _CANCELLED))
+            waiter.lost(RuntimeError(CLOSED if self._ending else CANCELLED))
 
     def close(self, *, exiting: bool = False) -> None:
         """
@@ -159,7 +161,7 @@ class Portal:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_WIND_UP_WAIT_S)
-        closers = [asyncio.ensure_future(lease.closer()) for lease in self.leases]
+        closers = [asyncio.ensure_future(close()) for close in self.closers.values()]
         if closers:
             await asyncio.wait(closers, timeout=_WIND_UP_WAIT_S)
         await self.loop.shutdown_asyncgens()
@@ -213,7 +215,7 @@ class _Call(Generic[T]):
 
     def _cancel(self) -> None:
         if self._task is None:  # The interrupt came before the start was posted.
-            self.lost(RuntimeError(_CANCELLED))
+            self.lost(RuntimeError(CANCELLED))
         else:
             self._task.cancel()
 
@@ -227,114 +229,3 @@ class _Call(Generic[T]):
         else:
             self._answer.put((value, None))
         self._task = None
-
-
-class _Process:
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        # In a forked child the lock may be held by a thread that does not exist there.
-        self.lock = threading.Lock()
-        self.portal: Portal | None = None
-        self.exiting = False
-
-    def join(self, lease: Lease) -> Portal:
-        with self.lock:
-            if lease.closed:
-                raise RuntimeError(CLOSED)
-            if self.exiting:
-                raise RuntimeError("the interpreter is exiting: no call can be made any more")
-            if self.portal is None:
-                self.portal = Portal()
-            self.portal.leases[lease] = None
-            return self.portal
-
-    def leave(self, lease: Lease, *, stop: bool) -> Portal | None:
-        with self.lock:
-            portal = self.portal
-            if portal is None or lease not in portal.leases:
-                return None
-            del portal.leases[lease]
-            if portal.leases or not stop:
-                return None
-            self.portal = None
-            return portal
-
-    def close_at_exit(self) -> None:
-        self.exiting = True
-        if self.portal is not None:
-            self.portal.close(exiting=True)
-
-
-_process = _Process()
-# Here and not at the first call: exit runs the last registered first, so that what the user
-# registers after importing the library may still use a client.
-atexit.register(_process.close_at_exit)
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_process.reset)
-
-
-class Lease:
-    """
-    A client's share of the portal.
-
-    Args:
-        closer: Closes the async client; must not refer to the blocking one, which could then
-            never be collected.
-    """
-
-    def __init__(self, closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.closer = closer
-        self.closed = False
-        self._portal: Portal | None = None
-
-    def portal(self) -> Portal:
-        """
-        The process's portal, made at the first use and anew after a fork.
-
-        Returns:
-            A running portal.
-
-        Raises:
-            RuntimeError: If the client is closed, or the interpreter is exiting.
-        """
-        portal = self._portal
-        if portal is None or self.closed or portal.pid != os.getpid():
-            portal = self._portal = _process.join(self)
-        return portal
-
-    def close(self) -> None:
-        """
-        Close the client, and stop the portal if it was the last one; safe to call twice.
-
-        Raises:
-            RuntimeError: On the portal's own thread.
-        """
-        if self.closed:
-            return
-        portal = self.portal()
-        portal.refuse_own_thread()
-        self.closed = True
-        try:
-            portal.call(self.closer)
-        finally:
-            last = _process.leave(self, stop=True)
-            if last is not None:
-                last.close()
-
-    def abandon(self) -> None:
-        """Have a forgotten client closed; for finalizers, which may only post."""
-        portal = self._portal
-        if portal is None or self.closed or portal.pid != os.getpid():
-            return
-        self.closed = True
-        with suppress(RuntimeError):
-            portal.post(lambda: portal.loop.create_task(self._abandoned()))
-
-    async def _abandoned(self) -> None:
-        # The portal stays, idle: its own thread cannot wait for itself to end.
-        try:
-            await self.closer()
-        finally:
-            _process.leave(self, stop=False)

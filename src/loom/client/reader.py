@@ -2,144 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import aclosing, suppress
-from queue import Empty, SimpleQueue
+from contextlib import suppress
+from queue import Empty
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from loom.client.portal import CANCEL_WAIT_S, CLOSED, Portal, Source
+from loom.client.refusals import CLOSED_WHILE_READING, FORKED
 
-__all__ = ["AHEAD_LOW", "AHEAD_MAX", "Reader"]
+if TYPE_CHECKING:
+    from loom.client.portal import Portal, Source
+    from loom.client.pump import Pump
+
+__all__ = ["Reader"]
 
 T = TypeVar("T")
 
-# How far a stream runs ahead of its reader, in events. A short event weighs some 200 bytes, so this
-# is 100 kB; with a reader slower than this the socket waits.
-AHEAD_MAX = 512
-AHEAD_LOW = 128
-
 _END: Any = object()
-_CLOSED_WHILE_READING = "the stream was closed by another thread while this one was reading it"
-_FORKED = "the stream was opened before this process was forked: open one of its own"
-
-
-class _Pump(Generic[T]):
-    """
-    The loop's half of a reader.
-
-    It never refers to the reader, so that a forgotten reader can be collected while this runs.
-    """
-
-    __slots__ = (
-        "_last",
-        "_source",
-        "_stopped",
-        "_stopping",
-        "_task",
-        "ended",
-        "error",
-        "portal",
-        "queue",
-        "room",
-    )
-
-    def __init__(self, portal: Portal, source: Source[T], last: type[T] | None) -> None:
-        self.portal = portal
-        self.queue: SimpleQueue[T] = SimpleQueue()
-        self.error: BaseException | None = None
-        self.ended = False
-        self._source = source
-        self._last = last
-        self.room: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._stopping = False
-        self._stopped = threading.Lock()
-        self._stopped.acquire()
-
-    def start(self) -> None:
-        self.portal.waiters.add(self)
-        try:
-            self.portal.post(self._start)
-        except RuntimeError:
-            self.portal.waiters.discard(self)
-            raise RuntimeError(CLOSED) from None
-
-    def lost(self, error: RuntimeError) -> None:
-        self._finish(error)
-
-    def make_room(self) -> None:
-        with suppress(RuntimeError):
-            self.portal.post(self._on_room)
-
-    def stop(self) -> None:
-        with suppress(RuntimeError):
-            self.portal.post(self._cancel)
-
-    def join(self) -> None:
-        if self._stopped.acquire(timeout=CANCEL_WAIT_S):
-            self._stopped.release()
-
-    def _start(self) -> None:
-        if not self.ended:
-            self._task = self.portal.loop.create_task(self._run())
-
-    def _cancel(self) -> None:
-        self._stopping = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def _on_room(self) -> None:
-        if self.room is not None and not self.room.done():
-            self.room.set_result(None)
-
-    async def _run(self) -> None:
-        try:
-            await self._carry()
-        except asyncio.CancelledError:
-            if not self._stopping:
-                self.portal.tell(self)
-            self._finish(None)
-        except BaseException as error:  # noqa: BLE001  # the border: the reader's thread raises it
-            self._finish(error)
-        else:
-            self._finish(None)
-        self._task = None
-
-    async def _carry(self) -> None:
-        queue, last = self.queue, self._last
-        async with aclosing(self._source):
-            async for item in self._source:
-                if type(item) is last:
-                    break
-                queue.put(item)
-                if queue.qsize() >= AHEAD_MAX:
-                    await self._wait_for_room()
-            else:
-                return
-        # The last item is handed on when the source is closed: its reader may not come again.
-        queue.put(item)
-
-    async def _wait_for_room(self) -> None:
-        self.room = self.portal.loop.create_future()
-        # The reader may have emptied the queue before it could see that somebody waits.
-        if self.queue.qsize() > AHEAD_LOW:
-            await self.room
-        self.room = None
-
-    def _finish(self, error: BaseException | None) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        self.error = error
-        self.portal.waiters.discard(self)
-        if not self.portal.exiting:
-            self.queue.put(_END)
-        self._stopped.release()
 
 
 class Reader(Generic[T]):
@@ -164,7 +46,7 @@ class Reader(Generic[T]):
         last: type[T] | None = None,
         owner: object = None,
     ) -> None:
-        self._pump: _Pump[T] | None = None
+        self._pump: Pump[T] | None = None
         self._closed = False
         self._portal = portal
         self._source = source
@@ -191,7 +73,7 @@ class Reader(Generic[T]):
         item = self._wait(pump) if queue.empty() else queue.get()
         if item is _END:
             self._raise_end(pump)
-        if pump.room is not None and queue.qsize() <= AHEAD_LOW:
+        if pump.room is not None:
             pump.make_room()
         return item
 
@@ -231,7 +113,7 @@ class Reader(Generic[T]):
 
     def __del__(self) -> None:
         """Have the source of a forgotten reader closed, and say that it was forgotten."""
-        pump: _Pump[T] | None = getattr(self, "_pump", None)
+        pump: Pump[T] | None = getattr(self, "_pump", None)
         if pump is None or self._closed or pump.ended or pump.portal.pid != os.getpid():
             return
         pump.stop()
@@ -242,21 +124,23 @@ class Reader(Generic[T]):
             source=self,
         )
 
-    def _open(self) -> _Pump[T]:
+    def _open(self) -> Pump[T]:
+        from loom.client.pump import Pump  # noqa: PLC0415 - asyncio costs 25 ms
+
         with self._opening:
             if self._closed:
                 raise StopIteration
             if self._pump is None:
                 portal = self._portal()
                 portal.refuse_own_thread()
-                pump = _Pump(portal, self._source, self._last)
+                pump = Pump(portal, self._source, self._last, _END)
                 pump.start()
                 self._pump = pump
             return self._pump
 
-    def _wait(self, pump: _Pump[T]) -> T:
+    def _wait(self, pump: Pump[T]) -> T:
         if pump.portal.pid != os.getpid():
-            raise RuntimeError(_FORKED)
+            raise RuntimeError(FORKED)
         pump.portal.refuse_own_thread()
         was_closed, item = self._closed, None
         try:
@@ -266,10 +150,10 @@ class Reader(Generic[T]):
                 self.close()
         if item is _END and self._closed and not was_closed:
             pump.queue.put(_END)
-            raise RuntimeError(_CLOSED_WHILE_READING)
+            raise RuntimeError(CLOSED_WHILE_READING)
         return item
 
-    def _raise_end(self, pump: _Pump[T]) -> None:
+    def _raise_end(self, pump: Pump[T]) -> None:
         pump.queue.put(_END)  # For whoever asks next.
         error, pump.error = pump.error, None
         if error is None:
