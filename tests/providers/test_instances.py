@@ -154,6 +154,61 @@ SPECIAL: dict[str, Any] = {
             for kind in ("circle", "square")
         ]
     },
+    "allOf with the same keywords": {
+        "type": "object",
+        "required": ["n", "t", "e", "c"],
+        "properties": {
+            "n": {
+                "allOf": [{"type": "integer", "minimum": 3}, {"minimum": 9, "maximum": 30}],
+                "maximum": 12,
+            },
+            "t": {
+                "allOf": [{"minLength": 3}, {"minLength": 9, "maxLength": 30}],
+                "type": "string",
+                "maxLength": 12,
+            },
+            "e": {"allOf": [{"enum": ["a", "b", "c"]}, {"enum": ["b", "d"]}]},
+            "c": {
+                "allOf": [
+                    {"required": ["x"]},
+                    {"required": ["y", "x"]},
+                    {"patternProperties": {"^x": {"type": "integer"}}},
+                    {"patternProperties": {"^y": {"type": "null"}}},
+                ]
+            },
+        },
+    },
+    "allOf with two titles": {"allOf": [{"title": "a"}, {"title": "b", "type": "integer"}]},
+    "only one side of if": {
+        "properties": {"kind": {"const": "b"}},
+        "required": ["kind"],
+        "if": {"properties": {"kind": {"const": "a"}}},
+        "else": {"required": ["weight"]},
+    },
+    "an array without its type": {"minItems": 2, "items": {"type": "integer"}},
+    "a number without its type": {"exclusiveMinimum": 10},
+    "optional properties and more": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": False},
+        "minProperties": 3,
+    },
+    "a pattern that needs look-around": {
+        "type": "object",
+        "patternProperties": {"^(?=x)xy$": {"type": "integer"}, "^(?!a)b$": True},
+        "minProperties": 1,
+    },
+    "more unique values than there are": {
+        "type": "array",
+        "items": {"type": "boolean"},
+        "uniqueItems": True,
+        "minItems": 2,
+    },
+    "a reference to true": {"$defs": {"any": True}, "$ref": "#/$defs/any"},
+    "a reference into a list": {
+        "type": "array",
+        "prefixItems": [{"type": "integer"}, {"$ref": "#/prefixItems/0"}],
+        "minItems": 2,
+    },
     "not": {"type": "integer", "minimum": 0, "not": {"enum": [0, 1]}, "maximum": 9},
     "prefixItems": {
         "type": "array",
@@ -281,9 +336,24 @@ def test_a_schema_beyond_all_bounds_is_survived() -> None:
         {"$ref": "https://example.com/schema"},
         {"$ref": "#"},
         {"type": "integer", "minimum": 5, "maximum": 4},
+        {"type": "array", "items": {"const": 1}, "uniqueItems": True, "minItems": 3},
+        {"allOf": [{"$ref": "#"}]},
+        {"type": "object", "minProperties": 500},
+        {"$defs": {"never": False}, "$ref": "#/$defs/never"},
         False,
     ):
         instance(schema, Words(PROMPT).suggest)
+
+
+@pytest.mark.parametrize("name", ["#/prefixItems/7", "#/prefixItems/x", "#/a/b"])
+def test_a_pointer_to_nothing_means_anything(name: str) -> None:
+    """A reference that leads nowhere is no rule."""
+    assert fits(5, {"$ref": name, "prefixItems": [], "a": 1})
+
+
+def test_an_object_may_be_too_small() -> None:
+    """`minProperties` is judged."""
+    assert not fits({}, {"minProperties": 1})
 
 
 def test_true_is_not_one() -> None:

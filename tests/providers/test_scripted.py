@@ -335,6 +335,18 @@ async def test_a_json_object_is_one(prompt: str, keys: set[str]) -> None:
     assert keys == json.loads(response.content).keys()
 
 
+async def test_a_conversation_without_a_user_is_answered() -> None:
+    """A history may open with an assistant's call (contract: section 3)."""
+    call = ToolCall("abcdefghi", "add_numbers", {"a": 1})
+    messages = (Message.assistant(tool_calls=(call,)), Message.tool(call, "3"))
+
+    answer = await ScriptedProvider(model="m").chat(ChatRequest(model="m", messages=messages))
+
+    assert "add_numbers (1) found: 3." in answer.content
+    assert "m" == ScriptedProvider(model="m").model
+    assert (await ScriptedProvider().chat(ChatRequest(model="m", messages=()))).content
+
+
 async def test_a_prefix_is_continued() -> None:
     """An assistant turn with `prefix` begins the answer."""
     messages = (Message.user("Explain looms"), Message.assistant("Well, ", prefix=True))

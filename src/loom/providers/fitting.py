@@ -21,6 +21,8 @@ Schema: TypeAlias = Mapping[str, Any] | bool
 
 # A schema that refers to itself is followed so far; real ones end after a few steps.
 _REFERENCES = 32
+# Schemas inside one another that describe one value; more is a circle, and each turn may double.
+_TURNS = 10
 
 _IS: dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
@@ -88,7 +90,7 @@ def _pointed_at(reference: str, root: Schema) -> Schema:
     return place if isinstance(place, Mapping | bool) else {}
 
 
-def fits(value: Any, schema: Schema, root: Schema | None = None) -> bool:
+def fits(value: Any, schema: Schema, root: Schema | None = None, turns: int = 0) -> bool:
     """
     Whether a JSON value fits a schema.
 
@@ -96,14 +98,23 @@ def fits(value: Any, schema: Schema, root: Schema | None = None) -> bool:
         value: dict, list, str, int, float, bool or None.
         schema: The schema.
         root: The document that its references point into; None: the schema itself.
+        turns: How many schemas this same value was already held against, one inside the other.
 
     Returns:
         True when it fits.
     """
+    if turns > _TURNS:
+        return True
     root = schema if root is None else root
     rules = resolve(schema, root)
-    if not (_is_allowed(value, rules) and _fits_together(value, rules, root)):
-        return False
+    return (
+        _is_allowed(value, rules)
+        and _fits_together(value, rules, root, turns + 1)
+        and _fits_kind(value, rules, root)
+    )
+
+
+def _fits_kind(value: Any, rules: Mapping[str, Any], root: Schema) -> bool:
     match value:
         case bool() | None:
             return True
@@ -128,18 +139,20 @@ def _is_allowed(value: Any, rules: Mapping[str, Any]) -> bool:
     return "enum" not in rules or any(same(value, each) for each in rules["enum"])
 
 
-def _fits_together(value: Any, rules: Mapping[str, Any], root: Schema) -> bool:
-    if not all(fits(value, each, root) for each in rules.get("allOf", ())):
+def _fits_together(value: Any, rules: Mapping[str, Any], root: Schema, turns: int) -> bool:
+    def obeys(schema: Schema) -> bool:
+        return fits(value, schema, root, turns)
+
+    if not all(map(obeys, rules.get("allOf", ()))):
         return False
-    if "anyOf" in rules and not any(fits(value, each, root) for each in rules["anyOf"]):
+    if "anyOf" in rules and not any(map(obeys, rules["anyOf"])):
         return False
-    if "oneOf" in rules and sum(fits(value, each, root) for each in rules["oneOf"]) != 1:
+    if "oneOf" in rules and sum(map(obeys, rules["oneOf"])) != 1:
         return False
-    if "not" in rules and fits(value, rules["not"], root):
+    if "not" in rules and obeys(rules["not"]):
         return False
     if "if" in rules:
-        branch = "then" if fits(value, rules["if"], root) else "else"
-        return fits(value, rules.get(branch, True), root)
+        return obeys(rules.get("then" if obeys(rules["if"]) else "else", True))
     return True
 
 

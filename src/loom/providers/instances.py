@@ -62,8 +62,9 @@ def instance(schema: Schema, suggest: Suggest, *, sparse: bool = False) -> Any:
     """
     value: Any = None
     for variant in range(_VARIANTS):
-        value = _Maker(schema, suggest, sparse=sparse, variant=variant).make(schema, "", 0)
-        if fits(value, schema):
+        maker = _Maker(schema, suggest, sparse=sparse, variant=variant)
+        value = maker.make(schema, "", 0)
+        if maker.left < 0 or fits(value, schema):
             break
     return value
 

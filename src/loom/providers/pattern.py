@@ -103,10 +103,8 @@ class _Writer:
         self.take()
         # The class itself is the judge: try likely characters against it.
         kind = compiled("[" + self.pattern[begin : self.at])
-        if kind is None:
-            return ""
         every = _SPARE + "".join(map(chr, range(32, 0x250)))
-        return next((character for character in every if kind.fullmatch(character)), "")
+        return next((one for one in every if kind and kind.fullmatch(one)), "")
 
     def repeats(self) -> int:
         found = re.compile(r"(\*|\+|\?|\{(\d*)(,?)(\d*)\})[?+]?").match(self.pattern, self.at)
@@ -139,10 +137,7 @@ def example(pattern: str, shortest: int = 0, longest: int | None = None) -> str 
     if judge is None:
         return None
     for extra in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, shortest):
-        try:
-            text = _Writer(pattern, extra).alternatives()
-        except RecursionError:
-            return None
+        text = _Writer(pattern, extra).alternatives()
         # An open end takes any tail; a closed one is refused by the search below.
         for candidate in (text, text.ljust(shortest, "a"), text.rjust(shortest, "a")):
             fits = len(candidate) >= shortest and (longest is None or len(candidate) <= longest)
