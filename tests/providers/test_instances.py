@@ -351,9 +351,11 @@ def test_a_pointer_to_nothing_means_anything(name: str) -> None:
     assert fits(5, {"$ref": name, "prefixItems": [], "a": 1})
 
 
-def test_an_object_may_be_too_small() -> None:
-    """`minProperties` is judged."""
+def test_sizes_and_doubles_are_judged() -> None:
+    """`minProperties` and `uniqueItems` are rules; 1 and true are no doubles."""
     assert not fits({}, {"minProperties": 1})
+    assert not fits([1, 2, 1.0], {"uniqueItems": True})
+    assert fits([1, True], {"uniqueItems": True})
 
 
 def test_true_is_not_one() -> None:

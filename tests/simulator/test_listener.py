@@ -29,6 +29,7 @@ def test_stopping_on_its_own_thread_does_not_wait_for_itself() -> None:
     assert stopped.wait(20)
     listener.stop()
     connection.close()
+    listener.stop()
     assert before == set(threading.enumerate())
 
 

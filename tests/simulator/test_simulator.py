@@ -195,6 +195,7 @@ def test_it_can_be_started_again() -> None:
             running.start()
         running.stop()
         running.stop()
+        running.abandon()
     with pytest.raises(RuntimeError, match="not running"):
         _ = running.base_url
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,7 +71,10 @@ def build_app(
             Route("/v1/models/{id}", _Endpoint(house.model, house), methods=["GET"]),
             Route("/health", _Endpoint(house.health, house), methods=["GET"]),
         ],
-        exception_handlers={404: house.stray, 405: house.stray},
+        exception_handlers={
+            404: partial(house.stray, 404, "Not Found"),
+            405: partial(house.stray, 405, "Method Not Allowed"),
+        },
     )
     # The vendor answers 404 to a trailing slash, it does not redirect.
     app.router.redirect_slashes = False
@@ -195,18 +199,13 @@ class _House:
         headers = {**reply.headers, **self.desk.headers(outcome)}
         await call.line.whole(reply.status, headers, reply.body)
 
-    async def stray(self, request: Request, error: Exception) -> Response:
+    async def stray(self, status: int, detail: str, request: Request, error: Exception) -> Response:
         """Answer a wrong path or a wrong method."""
         del request
-        from starlette.exceptions import HTTPException  # noqa: PLC0415 - start-up time
         from starlette.responses import JSONResponse  # noqa: PLC0415 - start-up time
 
-        if not isinstance(error, HTTPException):
-            raise error
-        status, detail = error.status_code, error.detail
-        headers = {**(error.headers or {}), **self.desk.headers(_turned_away(status))}
+        # 405 names the methods that are allowed.
+        allowed: Mapping[str, str] = getattr(error, "headers", None) or {}
+        outcome = Outcome(status=status, admitted=False)
+        headers = {**allowed, **self.desk.headers(outcome)}
         return JSONResponse({"detail": detail}, status, headers)
-
-
-def _turned_away(status: int) -> Outcome:
-    return Outcome(status=status, admitted=False)

@@ -168,7 +168,7 @@ async def _drop_everything(server: Server, sockets: Sequence[socket.socket]) -> 
     state = server.server_state
     for connection in list(state.connections):
         connection.transport.abort()
-    for _ in range(_LAST_TURNS):
-        if not state.connections and not state.tasks:
-            break
+    turns = 0
+    while (state.connections or state.tasks) and turns < _LAST_TURNS:
+        turns += 1
         await SystemClock().sleep(0)

@@ -57,8 +57,7 @@ class SharedSimulator:
             running.leases -= 1
             if running.leases:
                 return
-            if _running.get(self._as_of) is running:
-                del _running[self._as_of]
+            _running.pop(self._as_of, None)
         # Outside the lock: the simulator's thread may be collecting a lease of its own.
         running.simulator.stop()
 
