@@ -10,6 +10,8 @@ import pytest
 
 from loom.core.errors import RequestTooLarge
 from loom.server.line import CallerGone, Line, Receive, read_body, until_gone
+from loom.testing.cancel import cancel_everywhere
+from loom.testing.turns import turn
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +101,26 @@ async def test_cancelling_the_exchange_cancels_the_work() -> None:
         await exchange
     assert ended.is_set()
     assert before == asyncio.all_tasks()
+
+
+async def test_nothing_is_left_wherever_the_exchange_is_cancelled() -> None:
+    """Cancelled at any suspension, once or twice, the work is ended with the exchange."""
+    working = 0
+
+    async def work() -> None:
+        nonlocal working
+        working += 1
+        try:
+            await turn(3)
+        finally:
+            working -= 1
+
+    async def exchange() -> None:
+        await until_gone(saying(), work())
+
+    survey = await cancel_everywhere(exchange, probes={"working": lambda: working})
+
+    assert survey.suspensions
 
 
 async def test_a_whole_answer_says_its_length() -> None:
