@@ -240,6 +240,18 @@ def test_an_error_inside_a_stream_is_raised(body: dict[str, Any], kind: type[Loo
     assert "Hel" == caught.value.partial.text
 
 
+def test_events_before_an_error_are_handed_on_first() -> None:
+    """Text and error in one piece of bytes: the text comes out, then the error."""
+    decoder = DIALECT.decoder({})
+    events = decoder.feed(chunk({"content": "Hel"}) + b'data: {"error": "boom"}\n\n')
+    assert [TextDelta("Hel")] == events
+    assert decoder.complete
+    with pytest.raises(ServiceUnavailable) as caught:
+        decoder.finish()
+    assert caught.value.partial is not None
+    assert "Hel" == caught.value.partial.text
+
+
 def test_an_error_body_with_status_200_is_raised() -> None:
     """A plain 200 that holds an error is that error."""
     with pytest.raises(RateLimited):

@@ -41,7 +41,8 @@ class ChatDecoder(Protocol):
 
         Raises:
             LoomError: An error that the vendor sent in the stream, `MalformedReply` or
-                `ReplyTooLarge`; `.partial` holds what came before.
+                `ReplyTooLarge`; `.partial` holds what came before. When events came before it
+                in the same bytes they are returned, `complete` is set, and `finish` raises.
         """
 
     @abstractmethod

@@ -162,6 +162,7 @@ class MistralDecoder:
         self._id = self._model = ""
         self._created: int | None = None
         self._ended = 0
+        self._error: LoomError | None = None
         self.finished = False
         self.complete = False
 
@@ -184,7 +185,7 @@ class MistralDecoder:
 
         Raises:
             LoomError: An error inside the stream, `MalformedReply`, `ReplyTooLarge`; `.partial`
-                holds what came before.
+                holds what came before. With events before it, it is raised by `finish`.
         """
         events: list[StreamEvent] = []
         if self.complete:
@@ -198,7 +199,10 @@ class MistralDecoder:
                     self._take_chunk(payload, events)
         except LoomError as error:
             error.partial = self.partial()
-            raise
+            if not events:
+                raise
+            # What came before it in the same bytes is handed on first.
+            self._error, self.complete = error, True
         return events
 
     def finish(self) -> LLMResponse:
@@ -210,7 +214,10 @@ class MistralDecoder:
 
         Raises:
             StreamTruncated: If neither a finish reason for every answer nor `[DONE]` came.
+            LoomError: The error that ended the stream, if `feed` had events to give before it.
         """
+        if self._error is not None:
+            raise self._error
         if not self.finished or not self._answers:
             raise StreamTruncated(
                 "the stream ended before the answer was complete: no finish reason came",
