@@ -96,7 +96,7 @@ SOURCE: list[Callable[[str], Iterator[str]]] = [
 ]
 TESTS: list[Callable[[str], Iterator[str]]] = [
     _lines(r"\btime\.sleep\(|asyncio\.sleep\((?!0\))", "a test waits for an event, not for time"),
-    _lines(r"\bport=[1-9]|\bbind\(\(.*, [1-9]", "port 0: a fixed port may be in use"),
+    _lines(r"\bport=[1-9]\d*\b(?!\*)|\bbind\(\(.*, [1-9]", "port 0: a fixed port may be in use"),
 ]
 # The patterns are cut in two, so that this file does not hold what it looks for.
 EVERYWHERE: list[Callable[[str], Iterator[str]]] = [
