@@ -180,8 +180,8 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         limit_s, left_s = self._request.timeouts.connect_s, watch.left_s
         if left_s <= 0:
             return self._too_late("total")
-        session = pool.fresh_session() if fresh else pool.session()
-        answer = await pool.backend.send(session, self._request, self, min(limit_s, left_s))
+        connector = pool.connector(fresh=fresh)
+        answer = await pool.backend.send(connector, self._request, self, min(limit_s, left_s))
         if isinstance(answer, Exception):
             return self._explain(answer, "total" if left_s <= limit_s else "connect")
         watch.pause()

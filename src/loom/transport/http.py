@@ -14,7 +14,7 @@ import os
 import ssl
 import weakref
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from loom.core.errors import ConfigInvalid
@@ -22,12 +22,17 @@ from loom.core.secret import Secret
 from loom.transport.address import check_proxy, parse_address
 from loom.transport.contract import HttpReply, HttpRequest, SizeLimits, Transport
 from loom.transport.exchange import Exchange, Terms
-from loom.transport.pool import Backend, Content, Home, Listener, Pool, Response, Session, Wire
+from loom.transport.pool import Backend, Connector, Content, Home, Listener, Pool, Response, Wire
 
 if TYPE_CHECKING:
     import aiohttp
-    from aiohttp.client_middlewares import ClientHandlerType
     from aiohttp.connector import Connection
+
+    class _ClientRequest(aiohttp.ClientRequest):
+        """What `_request_class` makes."""
+
+        listener: Listener
+
 
 __all__ = ["HttpTransport"]
 
@@ -177,16 +182,12 @@ def _forget(owner: weakref.ref[HttpTransport], loop: asyncio.AbstractEventLoop) 
         transport._homes.pop(loop, None)  # noqa: SLF001 - a callback of that class
 
 
-class _Failed(Exception):
-    # Carries what was raised past aiohttp's own retry.
-    def __init__(self, reason: Exception) -> None:
-        super().__init__()
-        self.reason = reason
-
-
 class _Aiohttp(Backend):
     """
-    The HTTP library.
+    The HTTP library, below its `ClientSession`.
+
+    A session would add cookies, redirects, environment, retries of its own and 0.03 ms to each
+    call; what is used here is what it uses itself.
 
     Args:
         proxy: The proxy's URL.
@@ -197,61 +198,85 @@ class _Aiohttp(Backend):
         import aiohttp  # noqa: PLC0415 - heavy
 
         self.failures = (aiohttp.ClientError, OSError)
-        self._aiohttp = aiohttp
+        self._disconnected = aiohttp.ServerDisconnectedError
         self._proxy = proxy
         self._ca_file = ca_file
         self._tls: ssl.SSLContext | None = None
 
-    def session(self, loop: asyncio.AbstractEventLoop, *, fresh: bool) -> Session:
-        """Make a session; a fresh one uses each socket once."""
+    def connector(self, loop: asyncio.AbstractEventLoop, *, fresh: bool) -> Connector:
+        """Make a set of sockets; a fresh one uses each socket once."""
         keep: dict[str, Any] = {"force_close": True} if fresh else {"keepalive_timeout": _KEEP_S}
-        return self._aiohttp.ClientSession(
-            connector=_connector_class()(loop=loop, limit=0, **keep),
-            cookie_jar=self._aiohttp.DummyCookieJar(loop=loop),
-            request_class=_request_class(),
-            auto_decompress=False,
-            max_line_size=_HEADER_BYTES,
-            max_field_size=_HEADER_BYTES,
-        )
+        return _connector_class()(loop=loop, limit=0, **keep)
 
     async def send(
-        self, session: Session, request: HttpRequest, listener: Listener, connect_s: float
+        self, connector: Connector, request: HttpRequest, listener: Listener, connect_s: float
     ) -> Response | Exception:
         """Send a request once; a failure is returned, not raised."""
-        address = parse_address(request.url)
-        proxied = self._proxy is not None and not address.loopback
+        lines = cast("aiohttp.TCPConnector", connector)
+        outgoing = self._outgoing(request, listener)
         try:
-            response = await cast("aiohttp.ClientSession", session).request(
-                request.method,
-                request.url,
-                data=_payload(request.body),
-                headers=_revealed(request),
-                allow_redirects=False,
-                proxy=self._proxy.reveal() if self._proxy is not None and proxied else None,
-                ssl=self._context() if address.secure else True,
-                timeout=_timeout(connect_s),
-                middlewares=(functools.partial(_attend, listener, self.failures),),
-            )
-            return cast("Response", response)
-        except _Failed as failed:
-            return failed.reason
+            line = await lines.connect(outgoing, [], _timeout(connect_s))
+            try:
+                return cast("Response", await self._ask(outgoing, line, request, listener))
+            except BaseException:
+                line.close()
+                raise
         except self.failures as error:
             return error
         except asyncio.CancelledError as cut:
             # The library's frames hold the revealed headers.
             raise cut.with_traceback(None)  # noqa: B904 - it is the same exception
 
+    async def _ask(
+        self, outgoing: _ClientRequest, line: Connection, request: HttpRequest, listener: Listener
+    ) -> aiohttp.ClientResponse:
+        protocol, transport = line.protocol, line.transport
+        if protocol is None or transport is None:
+            raise self._disconnected
+        listener.connected(cast("Wire", protocol), transport)
+        if len(protocol):
+            # A reply that nobody asked for lies there: it answers no request of ours.
+            raise self._disconnected
+        protocol.set_response_params(
+            skip_payload=request.method == "HEAD",
+            read_until_eof=True,
+            auto_decompress=False,
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+        )
+        response = await outgoing.send(line)
+        if not request.body:
+            listener.written()
+        try:
+            return await response.start(line)
+        except BaseException:
+            response.close()
+            raise
+
+    def _outgoing(self, request: HttpRequest, listener: Listener) -> _ClientRequest:
+        address = parse_address(request.url)
+        proxied = self._proxy is not None and not address.loopback
+        outgoing = _request_class()(
+            request.method,
+            _url(request.url),
+            headers=_revealed(request),
+            data=_payload(request.body),
+            loop=asyncio.get_running_loop(),
+            ssl=self._context() if address.secure else True,
+            proxy=_url(self._proxy.reveal()) if self._proxy is not None and proxied else None,
+        )
+        outgoing.listener = listener
+        return outgoing
+
     def leftover(self, content: Content) -> bytes:
         """Give what arrived of a body before its connection broke."""
         # The public ways raise the connection's error first, and the data would be lost.
         return cast("aiohttp.StreamReader", content)._read_nowait(-1)  # noqa: SLF001 - see above
 
-    def forget(self, session: Session) -> None:
-        """Let a session go without touching its sockets."""
-        connector = cast("aiohttp.ClientSession", session).connector
-        if connector is not None:
-            # What its `close` sets, without closing: no warning, and no work when collected.
-            connector._closed = True  # noqa: SLF001 - see above
+    def forget(self, connector: Connector) -> None:
+        """Let a set of sockets go without touching them."""
+        # What its `close` sets, without closing: no warning, and no work when it is collected.
+        cast("aiohttp.TCPConnector", connector)._closed = True  # noqa: SLF001 - see above
 
     def _context(self) -> ssl.SSLContext:
         # Made at the first https call: it reads files for some 20 ms, and obeys SSL_CERT_FILE as
@@ -268,48 +293,20 @@ class _Aiohttp(Backend):
         return self._tls
 
 
-async def _attend(
-    listener: Listener,
-    failures: tuple[type[Exception], ...],
-    request: aiohttp.ClientRequest,
-    handler: ClientHandlerType,
-) -> aiohttp.ClientResponse:
-    request.listener = listener  # type: ignore[attr-defined] # of the class made below
-    try:
-        return await handler(request)
-    except failures as error:
-        # aiohttp would send a GET once more by itself, and attempts would be counted wrong.
-        reason = error
-    raise _Failed(reason)
-
-
 @functools.cache
-def _request_class() -> type[aiohttp.ClientRequest]:
+def _request_class() -> type[_ClientRequest]:
     import aiohttp  # noqa: PLC0415 - heavy
 
     class Request(aiohttp.ClientRequest):
-        """A request that says how far it has come."""
+        """A request that says when all of it was handed over."""
 
         listener: Listener
-
-        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-            wire, line = conn.protocol, conn.transport
-            # A tunnel's own request has no listener.
-            if hasattr(self, "listener") and wire is not None and line is not None:
-                self.listener.connected(cast("Wire", wire), line)
-                if len(wire):
-                    # A reply that nobody asked for lies there: it answers no request of ours.
-                    raise aiohttp.ServerDisconnectedError
-            response = await super().send(conn)
-            if not self.body and hasattr(self, "listener"):
-                self.listener.written()
-            return response
 
         async def write_bytes(self, *args: Any, **options: Any) -> None:
             await super().write_bytes(*args, **options)
             self.listener.written()
 
-    return Request
+    return cast("type[_ClientRequest]", Request)
 
 
 @functools.cache
@@ -329,7 +326,7 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
                 self.heard = True
             super().data_received(data)
 
-    class Connector(aiohttp.TCPConnector):
+    class Lines(aiohttp.TCPConnector):
         """A connector of such connections."""
 
         def __init__(self, **options: Any) -> None:
@@ -338,7 +335,7 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
                 "functools.partial[ResponseHandler]", functools.partial(Line, loop=self._loop)
             )
 
-    return Connector
+    return Lines
 
 
 @functools.lru_cache(maxsize=16)
@@ -350,6 +347,17 @@ def _timeout(connect_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None, connect=connect_s, sock_connect=None, sock_read=None, ceil_threshold=1e9
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _url(text: str) -> Any:
+    import aiohttp  # noqa: PLC0415 - heavy
+
+    # A request wants yarl's URL, and has one: no need to depend on yarl for its name.
+    make = type(aiohttp.ClientRequest.url)
+    with suppress(ValueError):
+        return make(text)
+    raise ConfigInvalid(f"{parse_address(text).where} is not an address.")
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from loom.transport.contract import HttpRequest
 from loom.transport.slots import Slots
 
-__all__ = ["Backend", "Content", "Home", "Listener", "Pool", "Response", "Session", "Wire"]
+__all__ = ["Backend", "Connector", "Content", "Home", "Listener", "Pool", "Response", "Wire"]
 
 # How long `aclose` waits for another thread's loop, which may be busy.
 _OTHER_LOOP_S = 1.0
@@ -77,8 +77,8 @@ class Response(Protocol):
         """Close the connection."""
 
 
-class Session(Protocol):
-    """A set of connections of one loop."""
+class Connector(Protocol):
+    """A set of sockets of one loop."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -108,12 +108,12 @@ class Backend(Protocol):
     """What it raises when something is wrong with a connection or a reply."""
 
     @abstractmethod
-    def session(self, loop: asyncio.AbstractEventLoop, *, fresh: bool) -> Session:
-        """Make a session; a fresh one uses each socket once."""
+    def connector(self, loop: asyncio.AbstractEventLoop, *, fresh: bool) -> Connector:
+        """Make a set of sockets; a fresh one uses each socket once."""
 
     @abstractmethod
     async def send(
-        self, session: Session, request: HttpRequest, listener: Listener, connect_s: float
+        self, connector: Connector, request: HttpRequest, listener: Listener, connect_s: float
     ) -> Response | Exception:
         """Send a request once; a failure is returned, not raised."""
 
@@ -122,8 +122,8 @@ class Backend(Protocol):
         """Give what arrived of a body before its connection broke."""
 
     @abstractmethod
-    def forget(self, session: Session) -> None:
-        """Let a session go without touching its sockets."""
+    def forget(self, connector: Connector) -> None:
+        """Let a set of sockets go without touching them."""
 
 
 class Pool:
@@ -145,25 +145,26 @@ class Pool:
         self.closed = False
         self.active: set[Listener] = set()
         self.wires: weakref.WeakSet[Wire] = weakref.WeakSet()
-        self._session: Session | None = None
-        self._fresh: Session | None = None
+        self._kept: Connector | None = None
+        self._fresh: Connector | None = None
 
     @property
     def open_sockets(self) -> int:
         """Sockets that are open, in use or kept for reuse."""
         return sum(wire.is_connected() for wire in list(self.wires))
 
-    def session(self) -> Session:
-        """Give the session whose sockets are used again."""
-        if self._session is None:
-            self._session = self.backend.session(self.loop, fresh=False)
-        return self._session
+    def connector(self, *, fresh: bool = False) -> Connector:
+        """
+        Give a set of sockets.
 
-    def fresh_session(self) -> Session:
-        """Give the session whose every request has a new socket."""
-        if self._fresh is None:
-            self._fresh = self.backend.session(self.loop, fresh=True)
-        return self._fresh
+        Args:
+            fresh: The one that uses each socket once, in place of the one that keeps them.
+        """
+        if fresh:
+            self._fresh = self._fresh or self.backend.connector(self.loop, fresh=True)
+            return self._fresh
+        self._kept = self._kept or self.backend.connector(self.loop, fresh=False)
+        return self._kept
 
     async def close(self) -> None:
         """Close every socket, and break off what is under way; from its own loop."""
@@ -171,14 +172,14 @@ class Pool:
         self.slots.close()
         for exchange in list(self.active):
             exchange.cut_off()
-        for session in self._take_sessions():
-            await session.close()
+        for connector in self._take_connectors():
+            await connector.close()
 
     def abandon(self) -> None:
         """Let go without touching a socket: they are another process's, or their loop is gone."""
         self.closed = True
-        for session in self._take_sessions():
-            self.backend.forget(session)
+        for connector in self._take_connectors():
+            self.backend.forget(connector)
 
     def bury(self) -> None:
         """Close the sockets of a loop that was closed without ending its generators."""
@@ -187,10 +188,10 @@ class Pool:
             if wire.transport is not None:
                 _close_dead(wire.transport)
 
-    def _take_sessions(self) -> list[Session]:
-        sessions = [s for s in (self._session, self._fresh) if s is not None]
-        self._session = self._fresh = None
-        return sessions
+    def _take_connectors(self) -> list[Connector]:
+        connectors = [one for one in (self._kept, self._fresh) if one is not None]
+        self._kept = self._fresh = None
+        return connectors
 
 
 class Home(NamedTuple):
