@@ -269,7 +269,7 @@ class AsyncMistral:
     def _simulated(self) -> tuple[str, Secret]:
         from loom.server.simulator import shared_simulator  # noqa: PLC0415 - brings a server
 
-        simulator = shared_simulator()
+        simulator = shared_simulator(self._as_of)
         self._release = simulator.release
         return simulator.base_url, Secret(simulator.api_key)
 

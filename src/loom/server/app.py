@@ -157,14 +157,15 @@ class _House:
         try:
             async with aclosing(self.provider.stream(request)) as events:
                 async for event in events:
-                    data = encoder.encode(event)
+                    data = b""
                     if not line.started:
                         # Until the answer begins, an error can still be a plain reply.
                         if isinstance(event, Notice):
                             continue
                         outcome = self.outcome(call, 200, streamed=True, model=request.model)
                         await line.start(200, {**_EVENTS, **self.desk.headers(outcome)})
-                        data = encoder.start() + data
+                        data = encoder.start()
+                    data += encoder.encode(event)
                     if data:
                         await line.piece(data)
                         pieces += 1

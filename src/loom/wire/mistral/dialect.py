@@ -94,7 +94,7 @@ class MistralDialect(Dialect):
 
     def encoder(self, request: ChatRequest, id: str, created: int) -> MistralEncoder:  # noqa: A002 - the wire's name
         """Server role: an encoder for one streamed answer."""
-        return MistralEncoder(request.model, id, created)
+        return MistralEncoder(request.model, id, created, request.sampling.n or 1)
 
     def encode_error(self, error: LoomError) -> ErrorReply:
         """Server role: an error."""

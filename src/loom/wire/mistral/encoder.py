@@ -66,9 +66,17 @@ class MistralEncoder:
         model: The model as the caller named it; the vendor echoes it.
         id: The answer's id, 32 hex digits.
         created: Unix time in seconds.
+        choices: How many answers were asked for.
     """
 
-    def __init__(self, model: str, id: str, created: int) -> None:  # noqa: A002 - the wire's name
+    def __init__(
+        self,
+        model: str,
+        id: str,  # noqa: A002 - the wire's name
+        created: int,
+        choices: int = 1,
+    ) -> None:
+        self._choices = choices
         self._head = {"id": id, "object": "chat.completion.chunk", "created": created}
         self._head["model"] = model
         self._chunks = 0
@@ -77,8 +85,8 @@ class MistralEncoder:
         self._started: set[int] = set()
 
     def start(self) -> bytes:
-        """The chunk that opens the first answer."""
-        return self._open(0)
+        """The chunks that open the answers, all of them first, as recorded with `n` above 1."""
+        return b"".join(self._open(choice) for choice in range(self._choices))
 
     def encode(self, event: StreamEvent) -> bytes:
         """

@@ -235,7 +235,7 @@ def _decode_known(kind: str, rest: dict[str, Any], where: str) -> Part:
         case "file":
             part = FilePart(_needed(rest["file_id"], f"{where}.file_id"))
         case "reference":
-            part = ReferencePart(tuple(rest["reference_ids"]))
+            part = ReferencePart(_references(rest["reference_ids"], f"{where}.reference_ids"))
         case _:
             part = _decode_thinking(rest, where)
     return part
@@ -255,12 +255,20 @@ def _decode_audio(value: Any, where: str) -> AudioPart:
     return AudioPart(_needed(value, f"{where}.input_audio"))
 
 
+def _references(value: Any, where: str) -> tuple[int | str, ...]:
+    if isinstance(value, list | tuple) and all(isinstance(one, int | str) for one in value):
+        return tuple(value)
+    raise InvalidRequest(f"{where} must be a list of ids")
+
+
 def _decode_thinking(rest: dict[str, Any], where: str) -> ThinkingPart:
     thoughts = rest.pop("thinking")
     closed = rest.pop("closed", None)
     if isinstance(thoughts, str):
         # mistral-common writes it so; the API sends a list.
         return ThinkingPart((TextPart(thoughts),), closed, rest)
+    if not isinstance(thoughts, list | tuple):
+        raise InvalidRequest(f"{where}.thinking must be a list of texts and references")
     parts: list[TextPart | ReferencePart | RawPart] = []
     for i, thought in enumerate(thoughts):
         part = decode_part(thought, f"{where}.thinking[{i}]", lenient=True)

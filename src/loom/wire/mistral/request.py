@@ -65,6 +65,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "parallel_tool_calls": bool,
     "safe_prompt": bool,
     "metadata": dict,
+    "guardrails": list,
+    "stream": bool,
     "reasoning_effort": str,
     "prompt_mode": str,
     "prompt_cache_key": str,
