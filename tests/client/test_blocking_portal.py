@@ -6,12 +6,12 @@ import asyncio
 import contextvars
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from loom.client.lease import Lease
+from loom.client.lease import Lease, _process
 
 
 class Client:
@@ -239,6 +239,38 @@ def test_a_call_that_was_cancelled_from_within_says_so(lease: Lease) -> None:
 
     with pytest.raises(RuntimeError, match="cancelled on the event loop"):
         lease.portal().call(cancel_oneself)
+
+
+def test_an_interrupt_before_the_call_was_handed_over(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C so early that the loop knows nothing yet raises at once."""
+    portal = lease.portal()
+    posted: list[Callable[[], object]] = []
+    real = portal.post
+
+    def post(callback: Callable[[], object]) -> None:
+        posted.append(callback)
+        if len(posted) == 1:
+            raise KeyboardInterrupt
+        real(callback)
+
+    monkeypatch.setattr(portal, "post", post)
+
+    with pytest.raises(KeyboardInterrupt):
+        portal.call(thread_name)
+    assert set() == portal.waiters
+
+
+def test_leaving_twice_stops_nothing(lease: Lease) -> None:
+    """A client that two threads close at once is counted once."""
+    other = Lease(Client().aclose)
+    lease.portal()
+    other.portal()
+
+    assert _process.leave(other, stop=True) is None
+    assert _process.leave(other, stop=True) is None
+    assert "loom-portal" == lease.portal().call(thread_name)
 
 
 def test_a_forgotten_client_is_closed_behind_its_back() -> None:

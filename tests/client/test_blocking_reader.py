@@ -7,10 +7,12 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
 
 import pytest
 
 from loom.client.lease import Lease
+from loom.client.portal import Portal
 from loom.client.pump import AHEAD_LOW, AHEAD_MAX
 from loom.client.reader import Reader
 
@@ -94,6 +96,25 @@ def test_a_slow_reader_makes_the_source_wait(lease: Lease) -> None:
     assert list(range(AHEAD_MAX - AHEAD_LOW + 1, 10 * AHEAD_MAX)) == list(reader)
 
 
+def test_a_reader_that_was_faster_is_not_waited_for(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pump that stops for room looks once more: its reader may have emptied the queue."""
+    monkeypatch.setattr("loom.client.pump.AHEAD_MAX", 1)
+
+    assert list(range(100)) == list(Reader(lease.portal, Source(100).items))
+
+
+def test_making_room_where_nobody_waits_does_no_harm(lease: Lease) -> None:
+    """Several takes may each ask for room before the loop turns."""
+    reader = Reader(lease.portal, Source(3).items)
+    assert 0 == next(reader)
+    assert reader._pump is not None
+    reader._pump.make_room()
+
+    assert [1, 2] == list(reader)
+
+
 def test_an_error_comes_after_the_items_before_it(lease: Lease) -> None:
     """What was read before the error is given first; after the error the reader is at its end."""
     source = Source(9, fail_at=3)
@@ -129,6 +150,28 @@ def test_closing_drops_what_was_read_ahead(lease: Lease) -> None:
     reader.close()
 
     assert [] == list(reader)
+
+
+def test_closing_does_not_wait_for_a_stubborn_source(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that will not end holds `close` up for the limit and no longer."""
+    monkeypatch.setattr("loom.client.pump.CANCEL_WAIT_S", 0.01)
+    free: list[asyncio.Future[None]] = []
+
+    async def stubborn() -> AsyncGenerator[int, None]:
+        free.append(asyncio.get_running_loop().create_future())
+        yield 1
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(free[0])
+        await asyncio.shield(free[0])
+
+    reader = Reader(lease.portal, stubborn())
+    next(reader)
+    reader.close()
+
+    assert [] == list(reader)
+    lease.portal().post(lambda: free[0].set_result(None))
 
 
 def test_closing_before_the_start_ends_it(lease: Lease) -> None:
@@ -262,6 +305,16 @@ def test_a_reader_of_a_closed_client_says_so() -> None:
 
     with pytest.raises(RuntimeError, match="the client is closed"):
         next(reader)
+
+
+def test_a_portal_that_was_closed_in_between_says_so(lease: Lease) -> None:
+    """Between getting the portal and using it, another thread may close it."""
+    portal = Portal()
+    portal.close()
+
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        next(Reader(lambda: portal, Source(3).items))
+    assert set() == portal.waiters
 
 
 def test_two_threads_share_one_reader(lease: Lease) -> None:

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 import pytest
 
 from loom.testing import Survey, abandoned_generators, cancel_everywhere, turn
+from loom.testing.cancel import _place
 
 
 class Permits:
@@ -254,6 +255,28 @@ async def test_the_place_names_the_line_inside_a_generator() -> None:
 
     with pytest.raises(AssertionError, match=r"turns\.py"):
         await cancel_everywhere(read)
+
+
+def test_a_place_without_a_frame_is_said_to_be_unknown() -> None:
+    """What is no coroutine of Python's own shows no line."""
+    assert "an unknown place" == _place(object())
+
+
+def test_generators_are_found_without_a_loop() -> None:
+    """A generator that nobody closes is found outside any event loop too."""
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        yield 1
+        yield 2
+
+    with abandoned_generators() as found:
+        generator = numbers()
+        with pytest.raises(StopIteration):
+            generator.asend(None).send(None)
+        del generator
+
+    assert 1 == len(found)
+    assert "numbers" in found[0]
 
 
 def test_the_hooks_are_put_back() -> None:

@@ -72,6 +72,19 @@ async def test_a_cancelled_sleeper_is_forgotten() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_sleeper_cancelled_while_it_wakes_is_left_alone() -> None:
+    """Between `advance` and the waking there is a turn; a cancellation in it does no harm."""
+    clock = FakeClock()
+    task = asyncio.ensure_future(clock.sleep(5))
+    await clock.until_asleep()
+    clock.advance(5)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+
+
+@pytest.mark.anyio
 async def test_missing_sleepers_are_reported() -> None:
     """Waiting for sleepers that never come fails, and says how many there were."""
     with pytest.raises(AssertionError, match="1 were to sleep, 0 do"):

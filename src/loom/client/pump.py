@@ -64,7 +64,7 @@ class Pump(Generic[T]):
         self._end = end
         self._source = source
         self._last = last
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None]
         self._stopping = False
         self._stopped = threading.Lock()
         self._stopped.acquire()
@@ -104,13 +104,12 @@ class Pump(Generic[T]):
             self._stopped.release()
 
     def _start(self) -> None:
-        if not self.ended:
-            self._task = self.portal.loop.create_task(self._run())
+        self._task = self.portal.loop.create_task(self._run())
 
     def _cancel(self) -> None:
+        # Only who saw the start stops, and callbacks run in the order they were posted.
         self._stopping = True
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     def _on_room(self) -> None:
         if self.room is not None and not self.room.done():
@@ -127,7 +126,6 @@ class Pump(Generic[T]):
             self._finish(error)
         else:
             self._finish(None)
-        self._task = None
 
     async def _carry(self) -> None:
         queue, last = self.queue, self._last
