@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -39,9 +40,11 @@ Closer: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 class Source(Protocol[T_co]):
     """An async iterator that can be closed: an async generator, an `AsyncStream`."""
 
+    @abstractmethod
     def __aiter__(self) -> AsyncIterator[T_co]:
         """Itself."""
 
+    @abstractmethod
     async def aclose(self) -> None:
         """Give back what is held."""
 
@@ -49,6 +52,7 @@ class Source(Protocol[T_co]):
 class Waiter(Protocol):
     """What a thread waits for."""
 
+    @abstractmethod
     def lost(self, error: RuntimeError) -> None:
         """Nothing will come any more; `error` says why."""
 
@@ -178,17 +182,16 @@ class _Call(Generic[T]):
         self._answer: SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = SimpleQueue()
 
     def wait(self) -> T:
-        answer = None
+        interrupted = True
         self._portal.waiters.add(self)
         try:
             self._post(self._start)
-            answer = self._answer.get()
+            value, error = self._answer.get()
+            interrupted = False
         finally:
             self._portal.waiters.discard(self)
-            if answer is None:  # Ctrl-C, or what another signal handler raised.
+            if interrupted:  # By Ctrl-C, or what another signal handler raised.
                 self._take_back()
-        value, error = answer
-        del answer
         if error is None:
             return value  # type: ignore[return-value]  # mypy does not join the two tuples
         try:

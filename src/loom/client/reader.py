@@ -33,7 +33,7 @@ class Reader(Generic[T]):
 
     Args:
         portal: Gives the portal when the first item is asked for.
-        source: What is read, any items but None; closed in every case, if it was begun.
+        source: What is read; closed in every case, if it was begun.
         last: The class of item after which nothing is read any more; None for no such class.
         owner: Kept alive as long as this is.
     """
@@ -142,11 +142,12 @@ class Reader(Generic[T]):
         if pump.portal.pid != os.getpid():
             raise RuntimeError(FORKED)
         pump.portal.refuse_own_thread()
-        was_closed, item = self._closed, None
+        was_closed, interrupted = self._closed, True
         try:
             item = pump.queue.get()
+            interrupted = False
         finally:
-            if item is None:  # Ctrl-C, or what another signal handler raised.
+            if interrupted:  # By Ctrl-C, or what another signal handler raised.
                 self.close()
         if item is _END and self._closed and not was_closed:
             pump.queue.put(_END)

@@ -22,12 +22,11 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
-    Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import contextmanager
-from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, TypeAlias
 
 import msgspec
@@ -111,7 +110,7 @@ async def _cancel_at_each(
 
 
 @contextmanager
-def abandoned_generators() -> Iterator[list[str]]:
+def abandoned_generators() -> Generator[list[str], None, None]:
     """
     Find async generators that were left half-read for the garbage collector to close.
 
@@ -122,7 +121,7 @@ def abandoned_generators() -> Iterator[list[str]]:
     hooks = sys.get_asyncgen_hooks()
 
     def note(generator: AsyncGenerator[Any, Any]) -> None:
-        code = generator.ag_code  # type: ignore[attr-defined]  # the hook sees only real ones
+        code: CodeType = getattr(generator, "ag_code")  # noqa: B009  # the ABC does not know it
         found.append(f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})")
         if hooks.finalizer is not None:
             hooks.finalizer(generator)
@@ -255,15 +254,11 @@ def _frame(coroutine: object) -> FrameType | None:
 
 
 def _awaited(coroutine: object) -> object:
-    match coroutine:
-        case CoroutineType():
-            return coroutine.cr_await
-        case AsyncGeneratorType():
-            return coroutine.ag_await
-        case GeneratorType():
-            return coroutine.gi_yieldfrom
-        case _:
-            kinds = (CoroutineType, AsyncGeneratorType, GeneratorType)
-            return next(
-                (one for one in gc.get_referents(coroutine) if isinstance(one, kinds)), None
-            )
+    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
+        if hasattr(coroutine, name):
+            inner: object = getattr(coroutine, name)
+            return inner
+    for inner in gc.get_referents(coroutine):
+        if _frame(inner) is not None:
+            return inner
+    return None

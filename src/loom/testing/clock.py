@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -128,7 +128,7 @@ class FakeDice(Dice):
 
 
 @contextmanager
-def no_waits() -> Iterator[list[float]]:
+def no_waits() -> Generator[list[float], None, None]:
     """
     Let every client's waits return at once: the one-line switch for tests of a program.
 

@@ -10,7 +10,7 @@ The contract of a layer: its laws as functions that any layer can be put to.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeAlias, get_args
@@ -316,7 +316,7 @@ async def _read(
 
 
 @contextmanager
-def _balance(case: LayerCase, witness: Witness, what: str) -> Iterator[LLMProvider]:
+def _balance(case: LayerCase, witness: Witness, what: str) -> Generator[LLMProvider, None, None]:
     before = {name: probe() for name, probe in case.probes.items()}
     with abandoned_generators() as abandoned:
         yield case.make(witness)
@@ -329,7 +329,7 @@ def _balance(case: LayerCase, witness: Witness, what: str) -> Iterator[LLMProvid
 
 
 @contextmanager
-def _a_day_later() -> Iterator[None]:
+def _a_day_later() -> Generator[None, None, None]:
     loop = asyncio.get_running_loop()
     real = loop.time
     loop.time = lambda: real() + _A_DAY_S  # type: ignore[method-assign]  # timers look here

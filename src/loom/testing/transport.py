@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Self, TypeAlias
@@ -103,7 +103,7 @@ class FakeTransport(Transport):
         self.shut = True
 
     @asynccontextmanager
-    async def _open(self, request: HttpRequest) -> AsyncIterator[HttpReply]:
+    async def _open(self, request: HttpRequest) -> AsyncGenerator[HttpReply, None]:
         if self.shut:
             raise RuntimeError("the transport is closed")
         self.requests.append(request)
