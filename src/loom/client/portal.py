@@ -16,7 +16,7 @@ import asyncio
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -45,7 +45,7 @@ class Source(Protocol[T_co]):
         """Itself."""
 
     @abstractmethod
-    async def aclose(self) -> None:
+    def aclose(self) -> Awaitable[None]:
         """Give back what is held."""
 
 
