@@ -262,6 +262,18 @@ def test_an_interrupt_before_the_call_was_handed_over(
     assert set() == portal.waiters
 
 
+def test_no_portal_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the interpreter exits, some versions start no thread: the first call is refused."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    with pytest.raises(RuntimeError, match="the interpreter is exiting"):
+        Lease(Client().aclose).portal()
+
+
 def test_leaving_twice_stops_nothing(lease: Lease) -> None:
     """A client that two threads close at once is counted once."""
     other = Lease(Client().aclose)

@@ -290,6 +290,7 @@ def test_an_exit_handler_may_still_call() -> None:
     """What was registered after the import runs before the portal is closed."""
     assert ["called at exit", "client closed"] == run("""
         atexit.register(lambda: print(lease.portal().call(forty_two)))
+        lease.portal()
 
         async def forty_two():
             return "called at exit"

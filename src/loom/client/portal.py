@@ -21,7 +21,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from loom.client.refusals import CANCELLED, CLOSED, ON_THE_PORTAL
+from loom.client.refusals import CANCELLED, CLOSED, EXITING, ON_THE_PORTAL
 
 __all__ = ["CANCEL_WAIT_S", "Closer", "Portal", "Source", "Waiter"]
 
@@ -70,6 +70,9 @@ class Portal:
         waiters: Whose threads wait for something; whom nobody serves is told at the end.
         exiting: Whether the interpreter exits: nobody is woken any more.
         loop: The event loop.
+
+    Raises:
+        RuntimeError: If no thread can be started any more, because the interpreter exits.
     """
 
     def __init__(self) -> None:
@@ -80,7 +83,11 @@ class Portal:
         self._ending = False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="loom-portal", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # Python 3.12 starts no thread while it exits.
+            self.loop.close()
+            raise RuntimeError(EXITING) from None
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
