@@ -110,7 +110,7 @@ def test_a_fault_of_ours_is_one_line(plant: Callable[[BaseException], None], loo
     plant(ZeroDivisionError("nothing to divide"))
     code, out, err = looms("chat")
     assert (1, "") == (code, out)
-    assert err.startswith("error[ERR_INTERNAL]: ZeroDivisionError: nothing to divide Fix: ")
+    assert err.startswith("error[ERR_INTERNAL]: ZeroDivisionError: nothing to divide. Fix: ")
     assert 1 == err.count("\n")
 
     _, _, err = looms("--debug", "chat")

@@ -274,7 +274,8 @@ class Terminal:
             return
         from rich.text import Text  # noqa: PLC0415 - start-up time
 
-        fix = f" Fix: {hint}" if hint else ""
+        stop = "" if message.endswith((".", "?", "!", ":")) else "."
+        fix = f"{stop} Fix: {hint}" if hint else ""
         line = Text.assemble((f"error[{name}]:", "bold red"), f" {cleaned(message + fix)}")
         self.err.print(line, soft_wrap=not self.err.is_terminal)
 
