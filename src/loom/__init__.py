@@ -89,6 +89,7 @@ if TYPE_CHECKING:
         ToolCall,
     )
     from loom.core.model import ModelCard, Price
+    from loom.core.plan import Plan, Quote, TokenCount
     from loom.core.provider import Layer, LLMProvider
     from loom.core.request import ChatRequest, NamedTool, ResponseFormat, Timeouts, ToolSpec
     from loom.core.response import Choice, LLMResponse, Partial, RateLimitState, Usage
@@ -132,8 +133,10 @@ __all__ = [
     "PartReceived",
     "Partial",
     "PermissionDenied",
+    "Plan",
     "PoolTimeout",
     "Price",
+    "Quote",
     "RateLimitState",
     "RateLimited",
     "RawPart",
@@ -159,6 +162,7 @@ __all__ = [
     "Throttled",
     "TimedOut",
     "Timeouts",
+    "TokenCount",
     "ToolArgumentsInvalid",
     "ToolCall",
     "ToolCallDelta",
@@ -258,6 +262,7 @@ _HOMES = {
         "ToolCall",
     ),
     "loom.core.model": ("ModelCard", "Price"),
+    "loom.core.plan": ("Plan", "Quote", "TokenCount"),
     "loom.core.provider": ("LLMProvider", "Layer"),
     "loom.core.request": ("ChatRequest", "NamedTool", "ResponseFormat", "Timeouts", "ToolSpec"),
     "loom.core.response": ("Choice", "LLMResponse", "Partial", "RateLimitState", "Usage"),
