@@ -1,0 +1,26 @@
+"""The benchmark runs; how fast anything is, it says and no test asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("scenario", ["first", "import"])
+def test_the_benchmark_measures_both_clients(scenario: str, repository: Path) -> None:
+    """One round gives a row with a figure for each contender, and every answer is right."""
+    script = repository / "benchmarks" / "client.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--rounds", "1", "--only", scenario],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    head, _, *rows = done.stdout.splitlines()
+    assert "| | aiohttp | loom | loom-blocking |" == head
+    assert rows[0].startswith("| ms")
+    assert "(1)" in rows[0]
