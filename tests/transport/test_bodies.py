@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.transport.hostile import STREAM_HEAD, Peer, Script, request, serve
 
 from loom.core.errors import LoomError, MalformedReply, ReplyTooLarge, Unreachable
+from loom.testing import turn
 from loom.transport.contract import SizeLimits
 from loom.transport.http import HttpTransport
 from loom.transport.inflate import Inflater
@@ -130,7 +131,7 @@ async def test_a_reply_that_nobody_asked_for() -> None:
         wire.heard = False
         read.set()
         while not wire.heard:
-            await asyncio.wait([asyncio.ensure_future(read.wait())])
+            await turn()
         assert 1 == transport.open_sockets
         async with transport.open(request(server.url)) as reply:
             assert b"mine" == await reply.read()
@@ -209,10 +210,61 @@ async def test_what_came_before_the_end_is_delivered() -> None:
                     pieces.append(piece)
                     more.set()
                     while transport.open_sockets:
-                        await asyncio.wait([asyncio.ensure_future(more.wait())])
+                        await turn()
         await transport.aclose()
     assert [b"first", b"last"] == pieces
     assert "reset" == caught.value.phase
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize(
+    "bad", [b"this is no chunk\r\n", b"5\r\nabcdefgh\r\n", b"F" * 30 + b"\r\n"]
+)
+async def test_framing_that_breaks_in_the_middle(bad: bytes, held: bool) -> None:  # noqa: FBT001 - parametrized
+    """Whoever waits for the body, or will, hears of it at once."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD)
+        await peer.chunk(b"first")
+        await peer.server.released.wait()
+        await peer.send(bad)
+        await peer.gone()
+
+    transport = HttpTransport()
+    pieces = []
+    async with serve(script) as server:
+        with pytest.raises(MalformedReply):
+            async with transport.open(request(server.url, stream=True)) as reply:
+                async for piece in reply.chunks():
+                    pieces.append(piece)
+                    server.released.set()
+                    while held and transport.open_sockets:
+                        await turn()
+        await server.closed()
+        await transport.aclose()
+    assert b"first" == pieces[0]
+
+
+async def test_a_reset_in_a_body_without_a_length() -> None:
+    """A reset is no end: only an orderly one ends such a body."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.0 200 OK\r\n\r\npart")
+        await peer.server.released.wait()
+        peer.reset()
+
+    transport = HttpTransport()
+    pieces = []
+    async with serve(script) as server:
+        with pytest.raises(Unreachable) as caught:
+            async with transport.open(request(server.url, stream=True)) as reply:
+                async for piece in reply.chunks():
+                    pieces.append(piece)
+                    server.released.set()
+        await transport.aclose()
+    assert ([b"part"], "reset") == (pieces, caught.value.phase)
 
 
 async def test_a_reply_is_not_read_after_it_was_left() -> None:

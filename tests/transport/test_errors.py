@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -387,6 +386,43 @@ async def test_an_interim_reply_is_passed_over() -> None:
         await transport.aclose()
 
 
+@pytest.mark.parametrize("location", [b"http://[", b"//user:secret@h/", b"http://a\\b/", b""])
+async def test_a_redirect_to_nowhere(location: bytes) -> None:
+    """Of a location only scheme, host and port are ever shown."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"", b"location: " + location, status=b"302 Found")
+
+    error = await failure(script)
+    assert UnexpectedRedirect is type(error)
+    assert "secret" not in str(error)
+    assert "\\" not in str(error)
+
+
+async def test_an_address_in_brackets() -> None:
+    """An IPv6 address is shown as it is written."""
+    transport = HttpTransport()
+    with pytest.raises(Unreachable, match=r"\[::1\]:1"):
+        async with transport.open(request("http://[::1]:1/")):
+            pass
+    await transport.aclose()
+
+
+TOO_LONG = "x" * 63
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{TOO_LONG}x.example", f"\u00e9{TOO_LONG}.example"])
+async def test_a_name_that_cannot_be_one(host: str) -> None:
+    """What no resolver takes is our error too, not a bare one of a library."""
+    transport = HttpTransport()
+    with pytest.raises(ConfigInvalid, match="not an address"):
+        async with transport.open(request(f"http://{host}/")):
+            pass
+    assert 0 == transport.permits_in_use
+    await transport.aclose()
+
+
 async def test_the_request_as_it_is_sent() -> None:
     """The key, the body and its length are on the socket; encodings are asked for by need."""
 
@@ -414,9 +450,12 @@ def test_the_table_holds_for_the_library() -> None:
     import builtins
 
     import aiohttp
+    import aiohttp.http_exceptions
 
+    homes = (aiohttp, aiohttp.http_exceptions, builtins)
     for fault in FAULTS:
-        assert hasattr(aiohttp, fault.raised) or hasattr(builtins, fault.raised), fault.raised
+        for name in filter(None, (fault.raised, fault.cause)):
+            assert any(hasattr(home, name) for home in homes), name
 
 
 def make_error(name: str) -> Exception:
@@ -473,6 +512,7 @@ async def test_the_loop_is_not_needed_to_make_one() -> None:
     await transport.aclose()
 
 
-def test_the_context_trusts_the_machine() -> None:
-    """Certificates are checked by default."""
-    assert ssl.CERT_REQUIRED == ssl.create_default_context().verify_mode
+def test_a_number_of_connections_that_is_none() -> None:
+    """At least one connection is needed."""
+    with pytest.raises(ConfigInvalid, match="at least 1"):
+        HttpTransport(max_connections=0)

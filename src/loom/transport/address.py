@@ -131,7 +131,7 @@ def _split(url: str, what: str) -> SplitResult:
     # A URL may hold a password, so no message shows it.
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in _SCHEMES and _is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         valid = False
     if not valid or _FORBIDDEN.search(url) or " " in url:
@@ -139,6 +139,11 @@ def _split(url: str, what: str) -> SplitResult:
             f"{what.capitalize()} is not an address: write it as https://host or http://host:port."
         )
     return parts
+
+
+def _is_host(host: str) -> bool:
+    # RFC 1035, section 2.3.4. The system's look-up fails with a bare UnicodeError on others.
+    return ":" in host or all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
 
 
 def _is_loopback(host: str) -> bool:

@@ -63,6 +63,7 @@ class Scene(NamedTuple):
 
 
 _BROKE = "The connection to {where} broke {when} ({inner})."
+_NOT_HTTP = "What {where} sent is not HTTP ({inner})."
 _NO_TLS = "TLS with {where} failed: {detail}."
 
 # The order matters: a certificate error of aiohttp is a connector error too, and that an OSError.
@@ -103,7 +104,8 @@ FAULTS = (
     Fault("ServerDisconnectedError", Unreachable, "reset", _BROKE),
     Fault("ClientConnectionResetError", Unreachable, "reset", _BROKE),
     Fault("ClientOSError", Unreachable, "reset", _BROKE),
-    Fault("ClientResponseError", MalformedReply, None, "What {where} sent is not HTTP ({inner})."),
+    Fault("ClientResponseError", MalformedReply, None, _NOT_HTTP),
+    Fault("HttpProcessingError", MalformedReply, None, _NOT_HTTP),
     Fault("InvalidURL", MalformedReply, None, "{where} is not an address."),
     # What is left of ClientError, and a bare OSError.
     Fault("Exception", Unreachable, "reset", _BROKE),

@@ -75,6 +75,8 @@ class HttpTransport(Transport):
         ca_file: str | None = None,
         provider_name: str = "",
     ) -> None:
+        self._homes: dict[asyncio.AbstractEventLoop, Home] = {}
+        self._pid = os.getpid()
         if max_connections < 1:
             raise ConfigInvalid(f"max_connections must be at least 1, not {max_connections}")
         self._max_connections = max_connections
@@ -84,8 +86,6 @@ class HttpTransport(Transport):
         self._proxy = None if proxy is None else Secret(proxy)
         self._ca_file = ca_file
         self._backend: Backend | None = None
-        self._homes: dict[asyncio.AbstractEventLoop, Home] = {}
-        self._pid = os.getpid()
         self._closed = False
 
     @property
@@ -137,10 +137,9 @@ class HttpTransport(Transport):
 
     def __del__(self) -> None:
         """Bury what closed loops left behind; a loop that lives closes its own."""
-        homes = getattr(self, "_homes", {})
-        if homes and self._pid != os.getpid():
+        if self._pid != os.getpid():
             self._after_fork()
-        for loop, home in homes.items():
+        for loop, home in self._homes.items():
             if loop.is_closed():
                 home.pool.bury()
 
@@ -153,6 +152,10 @@ class HttpTransport(Transport):
         home = self._homes.get(loop)
         if home is None or home.pool.closed:
             home = self._homes[loop] = await self._settle(loop)
+            # Another thread may have closed the transport meanwhile, and not have seen this one.
+            if self._closed:
+                await home.close()
+                raise RuntimeError("the transport was closed during the call")
         return home.pool
 
     async def _settle(self, loop: asyncio.AbstractEventLoop) -> Home:
@@ -196,8 +199,9 @@ class _Aiohttp(Backend):
 
     def __init__(self, proxy: Secret | None, ca_file: str | None) -> None:
         import aiohttp  # noqa: PLC0415 - heavy
+        from aiohttp.http_exceptions import HttpProcessingError  # noqa: PLC0415 - heavy
 
-        self.failures = (aiohttp.ClientError, OSError)
+        self.failures = (aiohttp.ClientError, HttpProcessingError, OSError)
         self._disconnected = aiohttp.ServerDisconnectedError
         self._proxy = proxy
         self._ca_file = ca_file
@@ -313,6 +317,7 @@ def _request_class() -> type[_ClientRequest]:
 def _connector_class() -> type[aiohttp.TCPConnector]:
     import aiohttp  # noqa: PLC0415 - heavy
     from aiohttp.client_proto import ResponseHandler  # noqa: PLC0415 - heavy
+    from aiohttp.http_exceptions import HttpProcessingError  # noqa: PLC0415 - heavy
 
     class Line(ResponseHandler):
         """A connection that knows how often it was used, and whether it was answered."""
@@ -325,6 +330,23 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
             if data:
                 self.heard = True
             super().data_received(data)
+
+        def set_exception(self, exc: BaseException, *cause: Any) -> None:
+            super().set_exception(exc, *cause)
+            # aiohttp tells who waits for headers of broken framing, not who waits for the body.
+            if isinstance(exc, HttpProcessingError):
+                self._break_body(exc, *cause)
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            # A body without a length, cut by a reset, would look whole.
+            if isinstance(exc, OSError):
+                self._break_body(aiohttp.ClientOSError(*exc.args), exc)
+            super().connection_lost(exc)
+
+        def _break_body(self, exc: BaseException, cause: BaseException | None = None) -> None:
+            exc.__cause__ = cause
+            if self._payload is not None and not self._payload.is_eof():
+                self._payload.set_exception(exc)
 
     class Lines(aiohttp.TCPConnector):
         """A connector of such connections."""
