@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Installed, pytest finds it by itself; here it comes when coverage has begun to measure.
+pytest_plugins = ["loom.testing.plugin"]
+
 # A busy machine is no failure, and a test that depends on the examples of an earlier run is.
 settings.register_profile("loom", deadline=None, database=None, derandomize=True)
 settings.load_profile("loom")

@@ -47,9 +47,11 @@ def exported(tree: ast.Module) -> list[str]:
 
 
 def imported(tree: ast.Module) -> set[str]:
+    blocks = [node.body for node in tree.body if isinstance(node, ast.If)]
     return {
         alias.asname or alias.name
-        for node in tree.body
+        for body in [tree.body, *blocks]
+        for node in body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
