@@ -102,6 +102,8 @@ class LoomError(Exception):
         vendor_type: The vendor's own type, for example "invalid_model".
         phase: Where on the way it happened, for errors of the connection.
         uncertain: Whether the vendor may have received, and billed, the request.
+        detail: For a server: what is wrong with each field, as the wire writes it. It may quote
+            the request, so nothing that a client receives is put here.
     """
 
     code: ClassVar[str] = ""
@@ -124,6 +126,7 @@ class LoomError(Exception):
         vendor_type: str | None = None,
         phase: Phase | None = None,
         uncertain: bool = False,
+        detail: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(message)
         row = self.row()
@@ -142,6 +145,7 @@ class LoomError(Exception):
         self.vendor_type = vendor_type
         self.phase = phase
         self.uncertain = uncertain
+        self.detail = detail
 
     @classmethod
     def row(cls) -> ErrorRow:
