@@ -263,25 +263,32 @@ _TYPES: dict[str, tuple[str, str | None]] = {
 }
 
 
-def encode_error_reply(error: LoomError) -> ErrorReply:
+def encode_error_reply(error: LoomError, *, bare_detail: bool = False) -> ErrorReply:
     """
     Server role: an error as Mistral answers it.
 
     Args:
-        error: Any; its message's prefix `Mistral API error (...)` is taken off.
+        error: Any; its message's prefix `Mistral API error (...)` is taken off. What is in its
+            `detail` goes out as it is, as the list of a 422.
+        bare_detail: Whether that list goes out as `{"detail": [...]}`, without the envelope.
+            Both shapes were seen in one month of 2026 (contract: section 6).
 
     Returns:
         Status, headers and body: `{"detail": ...}` for 401 and 404, else the envelope.
     """
     status = error.http_status
-    message = error.message.removeprefix(f"Mistral API error ({status}): ")
+    message: Any = error.message.removeprefix(f"Mistral API error ({status}): ")
     headers = {"content-type": "application/json"}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if error.detail is not None:
+        message = {"detail": error.detail}
     if status == 401 or (status == 404 and message == "Not Found"):
         return ErrorReply(
             status=status, headers=headers, body=msgspec.json.encode({"detail": message})
         )
+    if error.detail is not None and bare_detail:
+        return ErrorReply(status=status, headers=headers, body=msgspec.json.encode(message))
     kind, code = _TYPES.get(error.code, ("invalid_request_error", None))
     envelope = {
         "object": "error",
