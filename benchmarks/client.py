@@ -53,6 +53,10 @@ cpu_ms = time.process_time() * 1e3
 print(json.dumps([cpu_ms, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """
 
+VERSION_PROBE = (
+    "import importlib.metadata as m, json, sys; print(json.dumps(m.version(sys.argv[1])))"
+)
+
 # scenario -> contender -> one value a round
 Values = dict[str, dict[str, list[float]]]
 
@@ -199,6 +203,10 @@ def main() -> None:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "aiohttp": version("aiohttp"),
+        **{
+            name: run("-c", VERSION_PROBE, name, python=python_of(name))
+            for name in names[len(OURS) :]
+        },
         "rounds": chosen.rounds,
     }
     RESULTS.parent.mkdir(exist_ok=True)
