@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,8 +12,16 @@ from loom.core.ambient import Clock, SystemClock, SystemDice
 from loom.core.model import ModelCard
 from loom.core.provider import LLMProvider
 from loom.providers.scripted import ScriptedProvider
+from loom.server.simulator.clock import SimulatedClock
 from loom.server.simulator.front import SimulatedEdge
 from loom.server.simulator.listener import HOST, Listener
+from loom.server.simulator.options import (
+    ChargeAt,
+    RefusalKind,
+    SimulatorOptions,
+    Tier,
+    WindowKind,
+)
 
 if TYPE_CHECKING:
     from loom.catalog.lookup import Catalog
@@ -29,6 +38,10 @@ class Simulator:
 
     A context manager: `with Simulator() as sim: Mistral(sim.api_key, base_url=sim.base_url)`.
 
+    Attributes:
+        options: What was chosen.
+        clock: Its time: `clock.advance(60)` lets a minute pass at once.
+
     Args:
         port: Where to listen; 0 lets the kernel choose a free port.
         words_per_second: The pace of the answers; None for full speed.
@@ -37,6 +50,20 @@ class Simulator:
         any_key: Whether every key that is not empty is accepted.
         provider: Who answers; None answers from the prompt.
         clock: Tells the time and waits.
+        tier: A plan's name ("free", "starter", "pro"), its two numbers ("10/20000"), or a
+            `Tier`; None: no limits.
+        not_in_plan: Models whose limit is 0.
+        window: How a minute is counted: "sliding", "calendar" or "bucket".
+        charge_at: When tokens are charged: at "finish", at "arrival" with prompt and
+            `max_tokens`, or "arrival_corrected" when the answer ends.
+        refusal: Which 429 a full window gives: "rate" (1300) or "capacity" (3505).
+        latency_s: Seconds before the first byte of an answer.
+        credits_usd: What each key may spend, in US dollars; None: without end.
+        journal_size: How many requests the journal keeps.
+
+    Raises:
+        ValueError: If a number is out of its range, or a word is not one of those above.
+        ConfigInvalid: If there is no such tier.
     """
 
     def __init__(
@@ -49,16 +76,32 @@ class Simulator:
         any_key: bool = False,
         provider: LLMProvider | None = None,
         clock: Clock | None = None,
+        tier: str | Tier | None = None,
+        not_in_plan: Sequence[str] = (),
+        window: WindowKind = "sliding",
+        charge_at: ChargeAt = "finish",
+        refusal: RefusalKind = "rate",
+        latency_s: float = 0.0,
+        credits_usd: Decimal | None = None,
+        journal_size: int = 10_000,
     ) -> None:
-        if words_per_second is not None and not words_per_second > 0:
-            raise ValueError(f"words_per_second must be above 0, not {words_per_second!r}")
-        self._port = port
-        self._words_per_second = words_per_second
-        self._seed = seed
-        self._as_of = as_of
-        self._any_key = any_key
+        self.options = SimulatorOptions(
+            port=port,
+            words_per_second=words_per_second,
+            seed=seed,
+            as_of=as_of,
+            any_key=any_key,
+            tier=tier,
+            not_in_plan=tuple(not_in_plan),
+            window=window,
+            charge_at=charge_at,
+            refusal=refusal,
+            latency_s=latency_s,
+            credits_usd=credits_usd,
+            journal_size=journal_size,
+        )
+        self.clock = SimulatedClock(clock or SystemClock())
         self._provider = provider
-        self._clock = clock or SystemClock()
         self._listener: Listener | None = None
 
     @property
@@ -91,7 +134,7 @@ class Simulator:
         """
         if self._listener is not None:
             raise RuntimeError("the simulator runs already")
-        listener = Listener(self._app, self._port)
+        listener = Listener(self._app, self.options.port)
         listener.start()
         self._listener = listener
         return self
@@ -124,26 +167,40 @@ class Simulator:
     def _app(self) -> Any:
         from loom.catalog.lookup import Catalog  # noqa: PLC0415 - reads the rows
         from loom.server.app import build_app  # noqa: PLC0415 - start-up time
+        from loom.server.simulator.gate import Gate  # noqa: PLC0415 - start-up time
         from loom.wire.mistral.dialect import MistralDialect  # noqa: PLC0415 - start-up time
 
+        options = self.options
         catalog = Catalog.builtin()
+        dialect = MistralDialect()
+
+        def find(model: str) -> ModelCard | None:
+            return self._card(catalog, model)
+
         edge = SimulatedEdge(
-            key=None if self._any_key else self.api_key,
+            key=None if options.any_key else self.api_key,
             cards=lambda: self._cards(catalog),
-            seed=self._seed,
-            clock=self._clock,
-            dice=SystemDice(self._seed),
+            seed=options.seed,
+            clock=self.clock,
+            dice=SystemDice(options.seed),
         )
         provider = self._provider or ScriptedProvider(
-            seed=self._seed,
-            words_per_second=self._words_per_second,
-            clock=self._clock,
-            knows=lambda model: self._card(catalog, model) is not None,
+            seed=options.seed,
+            words_per_second=options.words_per_second,
+            clock=self.clock,
+            knows=lambda model: find(model) is not None,
         )
-        return build_app(provider, MistralDialect(), edge, clock=self._clock)
+        return Gate(
+            build_app(provider, dialect, edge, clock=self.clock),
+            desk=edge,
+            dialect=dialect,
+            clock=self.clock,
+            find=find,
+            latency_s=options.latency_s,
+        )
 
     def _day(self) -> date:
-        return self._as_of or self._clock.now().date()
+        return self.options.as_of or self.clock.now().date()
 
     def _card(self, catalog: Catalog, model: str) -> ModelCard | None:
         card = catalog.find(model, self._day())

@@ -1,0 +1,89 @@
+"""One request on its way through the simulator, and what is known of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from loom.core.model import ModelCard
+from loom.core.response import Usage
+
+__all__ = ["CURRENT", "Asked", "Exchange"]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a caller asks.
+
+    Attributes:
+        number: The request's number since the start or the last reset, from 1.
+        method: For example `POST`.
+        path: For example `/v1/chat/completions`.
+        query: What stands behind the question mark; empty without one.
+        headers: Names in lower case; of two equal names the last.
+        body: As it came.
+    """
+
+    number: int
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Exchange(msgspec.Struct, kw_only=True):
+    """
+    A request and its answer while it is made.
+
+    Attributes:
+        asked: The request as it came.
+        body: What the rest of the way takes for the request's body.
+        fields: The JSON object of `body`; None if it is none.
+        began_s: When it came, by the monotonic clock.
+        at_s: When it came, in Unix seconds.
+        key: The key's fingerprint; empty without a key.
+        card: The model; None if it is unknown.
+        fault: The name of the fault that befalls it; None for none.
+        status: The status that was sent; None as long as there is none.
+        sent: The answer's headers; names in lower case.
+        pieces: The answer's body as it was sent.
+        usage: Tokens of the answer; None if it used none.
+        charged: What it is charged against the minute's tokens until now.
+        settled: Whether that is final.
+        ended_s: When its answer ended, by the monotonic clock; None before.
+    """
+
+    asked: Asked
+    body: bytes
+    fields: Mapping[str, Any] | None = None
+    began_s: float
+    at_s: float
+    key: str = ""
+    card: ModelCard | None = None
+    fault: str | None = None
+    status: int | None = None
+    sent: list[tuple[bytes, bytes]] = []
+    pieces: list[bytes] = msgspec.field(default_factory=list)
+    usage: Usage | None = None
+    charged: int = 0
+    settled: bool = False
+    ended_s: float | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that is asked for; empty if none is named."""
+        model = (self.fields or {}).get("model")
+        return model if isinstance(model, str) else ""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a stream is asked for."""
+        return (self.fields or {}).get("stream") is True
+
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("loom-simulator-exchange", default=None)
+"""The exchange that the running task works on."""

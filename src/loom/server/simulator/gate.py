@@ -1,0 +1,267 @@
+"""
+The way of a request through the simulator: everything that meets it before the API itself.
+
+In this order: the journal takes it down, the plan of faults may break it, then the key is
+compared, the request is checked as strictly as the real API checks it, limits and credits are
+asked, the latency passes; then the application answers, and the journal takes down how it ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from loom.core.ambient import Clock
+from loom.core.errors import LoomError, RequestTooLarge
+from loom.core.model import ModelCard
+from loom.core.secret import Secret
+from loom.server.app import BODY_BYTES
+from loom.server.desk import Desk, Outcome
+from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
+from loom.server.simulator.exchange import CURRENT, Asked, Exchange
+from loom.wire.dialect import Dialect
+
+__all__ = ["AsgiApp", "Check", "Fault", "FaultPlan", "Gate", "Station"]
+
+AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Check: TypeAlias = Callable[[Exchange], None]
+"""Raises the `LoomError` that the real API would answer a request with."""
+
+_decode = msgspec.json.Decoder().decode
+
+# What is checked, limited and charged; the rest is free.
+_CHARGED = frozenset({"/v1/chat/completions", "/v1/fim/completions", "/v1/embeddings"})
+
+
+class Fault(Protocol):
+    """Something that goes wrong, on purpose."""
+
+    name: str
+
+    async def act(self, scope: Scope, receive: Receive, send: Send, rest: AsgiApp) -> None:
+        """
+        Stand before the rest of the way, as an ASGI middleware does.
+
+        Args:
+            scope: ASGI's; `scope["extensions"]["loom.transport"]` is the connection's transport.
+            receive: ASGI's; gives the body again.
+            send: ASGI's.
+            rest: The rest of the way: call it, or do not.
+        """
+
+
+class FaultPlan(Protocol):
+    """Decides which request meets which fault."""
+
+    def plan(self, exchange: Exchange) -> Fault | None:
+        """
+        Choose the fault of a request, or None.
+
+        It may set `exchange.body` and `exchange.fields`: the rest of the way reads those, and
+        the journal keeps what came.
+        """
+
+    def reset(self) -> None:
+        """Count from the beginning."""
+
+
+class Station(Protocol):
+    """Sees each exchange at its beginning, before its answer, and at its end."""
+
+    def begin(self, exchange: Exchange) -> None:
+        """A request came."""
+
+    def end(self, exchange: Exchange) -> None:
+        """Its answer was sent, or its caller is gone."""
+
+
+class Gate:
+    """
+    The ASGI application that a simulator serves.
+
+    Args:
+        app: What answers in the end.
+        desk: Compares keys and sets headers.
+        dialect: Writes errors.
+        clock: Tells the time and waits.
+        find: The card of a model; None for one that is unknown.
+        checks: Asked in this order, for requests that are charged.
+        stations: Told in this order; at the end in the same order.
+        faults: The plan of faults; None for none.
+        house: Answers the simulator's own paths, `/_sim/...`.
+        latency_s: Seconds before an answer.
+    """
+
+    def __init__(
+        self,
+        app: AsgiApp,
+        *,
+        desk: Desk,
+        dialect: Dialect,
+        clock: Clock,
+        find: Callable[[str], ModelCard | None],
+        checks: Sequence[Check] = (),
+        stations: Sequence[Station] = (),
+        faults: FaultPlan | None = None,
+        house: AsgiApp | None = None,
+        latency_s: float = 0.0,
+    ) -> None:
+        self._app = app
+        self._desk = desk
+        self._dialect = dialect
+        self._clock = clock
+        self._find = find
+        self._checks = checks
+        self._stations = stations
+        self._faults = faults
+        self._house = house
+        self._latency_s = latency_s
+        self._numbers = itertools.count(1)
+
+    def reset(self) -> None:
+        """Number the requests from 1 again."""
+        self._numbers = itertools.count(1)
+        if self._faults is not None:
+            self._faults.reset()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Answer one request.
+
+        Args:
+            scope: ASGI's.
+            receive: ASGI's.
+            send: ASGI's.
+        """
+        if self._house is not None and scope["path"].startswith("/_sim/"):
+            await self._house(scope, receive, send)
+            return
+        problem: LoomError | None = None
+        body = b""
+        try:
+            body = await read_body(receive, BODY_BYTES)
+        except CallerGone:
+            return
+        except RequestTooLarge as error:
+            problem = error
+        exchange = self._begun(scope, body)
+        CURRENT.set(exchange)
+        try:
+            await self._pass(exchange, scope, receive, send, problem)
+        finally:
+            exchange.ended_s = self._clock.monotonic_s()
+            for station in self._stations:
+                station.end(exchange)
+
+    def _begun(self, scope: Scope, body: bytes) -> Exchange:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        asked = Asked(
+            number=next(self._numbers),
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            headers=headers,
+            body=body,
+        )
+        exchange = Exchange(
+            asked=asked,
+            body=body,
+            fields=_object(body) if body else None,
+            began_s=self._clock.monotonic_s(),
+            at_s=self._clock.now().timestamp(),
+            key=_fingerprint(headers.get("authorization")),
+        )
+        for station in self._stations:
+            station.begin(exchange)
+        return exchange
+
+    async def _pass(
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        problem: LoomError | None,
+    ) -> None:
+        async def noting(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                exchange.sent = message["headers"]
+            elif message["body"]:
+                exchange.pieces.append(message["body"])
+            await send(message)
+
+        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._answer(exchange, scope, receive, send, problem)
+
+        fault = None if self._faults is None else self._faults.plan(exchange)
+        if exchange.model:
+            exchange.card = self._find(exchange.model)
+        again = _again(exchange.body, receive)
+        if fault is None:
+            await rest(scope, again, noting)
+            return
+        exchange.fault = fault.name
+        await fault.act(scope, again, noting, rest)
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        problem: LoomError | None,
+    ) -> None:
+        try:
+            if scope["path"] in _CHARGED and scope["method"] == "POST":
+                self._desk.admit(exchange.asked.headers.get("authorization"))
+                if problem is not None:
+                    raise problem
+                for check in self._checks:
+                    check(exchange)
+        except LoomError as error:
+            await self._refuse(error, exchange, send)
+            return
+        if self._latency_s:
+            await until_gone(receive, self._clock.sleep(self._latency_s))
+        await self._app(scope, receive, send)
+
+    async def _refuse(self, error: LoomError, exchange: Exchange, send: Send) -> None:
+        reply = self._dialect.encode_error(error)
+        elapsed_s = self._clock.monotonic_s() - exchange.began_s
+        admitted = reply.status != 401
+        outcome = Outcome(status=reply.status, admitted=admitted, elapsed_s=elapsed_s)
+        headers = {**reply.headers, **self._desk.headers(outcome)}
+        await Line(send).whole(reply.status, headers, reply.body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    first = True
+
+    async def again() -> Any:
+        nonlocal first
+        if first:
+            first = False
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return again
+
+
+def _object(body: bytes) -> Mapping[str, Any] | None:
+    try:
+        value = _decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _fingerprint(authorization: str | None) -> str:
+    key = (authorization or "").partition(" ")[2].strip()
+    return Secret(key).fingerprint if key else ""
