@@ -35,9 +35,13 @@ class Catalog:
 
     Args:
         sheet: The rows; `builtin()` and `with_overlay()` are the usual ways to get a catalogue.
+
+    Attributes:
+        smallest_window: Of all chat models on all days, in tokens: what fits it needs no look at
+            the model. 0 when no window is known.
     """
 
-    __slots__ = ("_days", "_periods", "_sheet", "_slips")
+    __slots__ = ("_days", "_periods", "_sheet", "_slips", "smallest_window")
 
     def __init__(self, sheet: Sheet) -> None:
         self._sheet = sheet
@@ -46,6 +50,11 @@ class Catalog:
         self._days: dict[tuple[date, str], Mapping[str, ModelCard]] = {}
         # Comparing an id with all others takes a millisecond, and it may come with every call.
         self._slips: dict[tuple[date, str, str], bool] = {}
+        cards = [one.card for one in self._periods]
+        # A user's row may name no abilities: it may be for chats.
+        chats = [card for card in cards if "chat" in card.abilities or not card.abilities]
+        windows = [card.context_window for card in chats if card.context_window is not None]
+        self.smallest_window = min(windows, default=0)
 
     @staticmethod
     @cache

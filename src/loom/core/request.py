@@ -11,6 +11,7 @@ from loom.core.messages import Message
 
 __all__ = [
     "ChatRequest",
+    "Fit",
     "NamedTool",
     "ResponseFormat",
     "Sampling",
@@ -44,6 +45,9 @@ class NamedTool(msgspec.Struct, frozen=True):
 
 
 ToolChoice: TypeAlias = Literal["auto", "none", "any", "required"] | NamedTool
+
+Fit: TypeAlias = Literal["error", "slide"]
+"""What happens to a request beyond the model's window: an error, or its oldest turns go."""
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +143,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         metadata: Labels for the vendor's logs.
         stream: Whether the wire is asked for a stream.
         timeouts: Limits by phase.
+        fit: What happens when it is beyond the model's window; None leaves it to the layer.
         extra: Further body fields, sent as they are: for what a vendor added after this version.
     """
 
@@ -159,4 +164,5 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any] | None = None
     stream: bool = False
     timeouts: Timeouts = Timeouts()
+    fit: Fit | None = None
     extra: Mapping[str, Any] = {}
