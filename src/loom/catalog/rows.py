@@ -58,6 +58,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     replacement: str | None = None
     default_temperature: float | None = None
     reasoning_efforts: tuple[str, ...] = ()
+    tokenizer: str | None = None
     source: str = ""
     checked_on: date | None = None
 
@@ -359,6 +360,7 @@ def _card(row: Row, price: Price | None, origin: str) -> ModelCard:
         replacement=row.replacement,
         default_temperature=row.default_temperature,
         reasoning_efforts=row.reasoning_efforts,
+        tokenizer=row.tokenizer,
         price=price,
         source=row.source or origin,
         checked_on=row.checked_on,

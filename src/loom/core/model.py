@@ -88,6 +88,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         replacement: The id that the vendor names instead.
         default_temperature: What the vendor uses when none is sent.
         reasoning_efforts: The words that `reasoning_effort` takes; empty when it takes none.
+        tokenizer: Vocabulary and prompt format, for example `tekken-v13`; None when unknown.
         price: The row in force on that day; None when unknown.
         source: Where the facts stand.
         checked_on: When somebody last compared them with the source.
@@ -114,6 +115,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     replacement: str | None = None
     default_temperature: float | None = None
     reasoning_efforts: tuple[str, ...] = ()
+    tokenizer: str | None = None
     price: Price | None = None
     source: str = ""
     checked_on: date | None = None
