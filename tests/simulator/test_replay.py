@@ -189,6 +189,32 @@ def test_what_was_recorded_is_replayed(tmp_path: Path) -> None:
     assert ["chat-001.json", "chat-stream-001.json", "models-001.json"] == names
 
 
+def test_the_simulator_records_and_replays(tmp_path: Path) -> None:
+    """Both are options of the simulator; a replay asks for no key."""
+    with (
+        Simulator() as real,
+        Simulator(record=tmp_path, upstream=real.base_url) as proxy,
+        Mistral(real.api_key, base_url=proxy.base_url) as m,
+    ):
+        said = m.chat("Say hello", model=MODEL).content
+
+    with Simulator(replay=str(tmp_path)) as sim, Mistral("other", base_url=sim.base_url) as m:
+        assert said == m.chat("Say hello", model=MODEL).content
+        missing = send(sim.base_url, "POST", CHAT, asked("Say hi"))
+    assert 404 == missing.status
+    assert "differs in" in missing.message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"record": "a", "replay": "a"}, {"record": "a"}, {"upstream": "https://x.test/v1"}],
+)
+def test_options_that_contradict_are_refused(options: dict[str, Any]) -> None:
+    """Nothing is started, and the message names the options."""
+    with pytest.raises(ConfigInvalid, match="record and"):
+        Simulator(**options)
+
+
 def _key(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}", "content-type": "application/json"}
 

@@ -99,10 +99,11 @@ class SimulatorOptions(msgspec.Struct, frozen=True, kw_only=True):
         scenario: A script of answers and faults.
         record: A folder where exchanges with the real API are written.
         replay: A folder whose recorded exchanges are the answers.
+        upstream: The API that is recorded; ends in `/v1`.
 
     Raises:
         ValueError: If a number is out of its range, or a word is not one of those above.
-        ConfigInvalid: If there is no such tier.
+        ConfigInvalid: If there is no such tier, or options contradict each other.
     """
 
     port: int = 0
@@ -122,6 +123,7 @@ class SimulatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     scenario: Path | None = None
     record: Path | None = None
     replay: Path | None = None
+    upstream: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is out of its range before anything is started."""
@@ -144,6 +146,10 @@ class SimulatorOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(words))}")
         if isinstance(self.tier, str):
             parse_tier(self.tier)
+        if self.record is not None and self.replay is not None:
+            raise ConfigInvalid("record and replay exclude each other: choose one")
+        if (self.record is None) != (self.upstream is None):
+            raise ConfigInvalid("record and upstream belong together: where to, and what from")
 
     @property
     def limits(self) -> Tier | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -60,10 +61,13 @@ class Simulator:
         latency_s: Seconds before the first byte of an answer.
         credits_usd: What each key may spend, in US dollars; None: without end.
         journal_size: How many requests the journal keeps.
+        record: A folder for what the API at `upstream` answers; no key is written.
+        upstream: That API's address, ending in `/v1`.
+        replay: A folder of such recordings: they are the answers, and there are no others.
 
     Raises:
         ValueError: If a number is out of its range, or a word is not one of those above.
-        ConfigInvalid: If there is no such tier.
+        ConfigInvalid: If there is no such tier, or options contradict each other.
     """
 
     def __init__(
@@ -84,6 +88,9 @@ class Simulator:
         latency_s: float = 0.0,
         credits_usd: Decimal | None = None,
         journal_size: int = 10_000,
+        record: Path | str | None = None,
+        upstream: str | None = None,
+        replay: Path | str | None = None,
     ) -> None:
         self.options = SimulatorOptions(
             port=port,
@@ -99,6 +106,9 @@ class Simulator:
             latency_s=latency_s,
             credits_usd=credits_usd,
             journal_size=journal_size,
+            record=None if record is None else Path(record),
+            upstream=upstream,
+            replay=None if replay is None else Path(replay),
         )
         self.clock = SimulatedClock(clock or SystemClock())
         self._provider = provider
@@ -167,6 +177,7 @@ class Simulator:
     def _app(self) -> Any:
         from loom.catalog.lookup import Catalog  # noqa: PLC0415 - reads the rows
         from loom.server.app import build_app  # noqa: PLC0415 - start-up time
+        from loom.server.simulator.archive import OpenEdge, archive_app  # noqa: PLC0415 - the same
         from loom.server.simulator.gate import Gate  # noqa: PLC0415 - start-up time
         from loom.wire.mistral.dialect import MistralDialect  # noqa: PLC0415 - start-up time
 
@@ -177,7 +188,8 @@ class Simulator:
         def find(model: str) -> ModelCard | None:
             return self._card(catalog, model)
 
-        edge = SimulatedEdge(
+        archive = archive_app(options, dialect)
+        edge = (SimulatedEdge if archive is None else OpenEdge)(
             key=None if options.any_key else self.api_key,
             cards=lambda: self._cards(catalog),
             seed=options.seed,
@@ -191,7 +203,7 @@ class Simulator:
             knows=lambda model: find(model) is not None,
         )
         return Gate(
-            build_app(provider, dialect, edge, clock=self.clock),
+            archive or build_app(provider, dialect, edge, clock=self.clock),
             desk=edge,
             dialect=dialect,
             clock=self.clock,
