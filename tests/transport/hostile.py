@@ -17,6 +17,7 @@ import trustme
 
 from loom.core.request import Timeouts
 from loom.core.secret import Secret
+from loom.testing import turn
 from loom.transport.contract import HttpRequest
 
 # Whoever finds this anywhere but on the socket has found a leak.
@@ -109,6 +110,8 @@ class Server:
         task = asyncio.get_running_loop().create_task(self._serve(Peer(self, reader, writer)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step closes nothing.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def closed(self) -> None:
         """Wait until no connection is open."""
@@ -130,6 +133,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await turn(2)
 
     async def _serve(self, peer: Peer) -> None:
         try:
