@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from loom.core.errors import LoomError
 from loom.core.events import StreamEvent
 from loom.core.request import ChatRequest
@@ -145,6 +146,34 @@ class Dialect(Protocol):
         Raises:
             InvalidRequest: If it is not a chat request; the message names the field.
         """
+
+    @abstractmethod
+    def decode_infill_request(self, body: bytes) -> ChatRequest:
+        """
+        Server role: what is to stand in a gap, in the shape of a chat.
+
+        Args:
+            body: JSON, UTF-8.
+
+        Raises:
+            InvalidRequest: If it is no such request; the message names the field.
+        """
+
+    @abstractmethod
+    def decode_embeddings_request(self, body: bytes) -> EmbeddingsRequest:
+        """
+        Server role: which texts are to become vectors.
+
+        Args:
+            body: JSON, UTF-8.
+
+        Raises:
+            InvalidRequest: If it is no such request; the message names the field.
+        """
+
+    @abstractmethod
+    def encode_embeddings(self, response: EmbeddingsResponse, request: EmbeddingsRequest) -> bytes:
+        """Server role: vectors, as the request wants them written."""
 
     @abstractmethod
     def encode_response(self, response: LLMResponse) -> bytes:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
+from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from loom.core.errors import InvalidRequest, LoomError
 from loom.core.events import StreamEvent
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 from loom.wire.dialect import Dialect
 from loom.wire.encoded import EncodedRequest, ErrorReply
+from loom.wire.mistral.embeddings import decode_embeddings_request, encode_embeddings_response
 from loom.wire.mistral.encoder import MistralEncoder, encode_chat_response
 from loom.wire.mistral.errors import decode_error_reply, encode_error_reply
 from loom.wire.mistral.history import legal_history
+from loom.wire.mistral.infill import decode_infill_request
 from loom.wire.mistral.reply import MistralDecoder, decode_chat_response
 from loom.wire.mistral.request import decode_chat_request, encode_chat_request
+from loom.wire.mistral.shape import no_object, problem
+from loom.wire.mistral.strict import (
+    FindModel,
+    check_embeddings_request,
+    check_fim_request,
+    check_request,
+)
 
 __all__ = ["MistralDialect"]
 
@@ -25,9 +36,23 @@ _decode = msgspec.json.Decoder().decode
 
 
 class MistralDialect(Dialect):
-    """The format of `api.mistral.ai/v1/chat/completions` as of August 2026."""
+    """
+    The format of `api.mistral.ai` as of August 2026.
+
+    Args:
+        strict: Server role: whether requests that the real API refuses are refused, in its words.
+        find: Server role, with `strict`: looks up a model; None takes every model.
+        bare_detail: Server role: whether a 422 goes out without its envelope.
+    """
 
     name = "mistral"
+
+    def __init__(
+        self, *, strict: bool = False, find: FindModel | None = None, bare_detail: bool = False
+    ) -> None:
+        self._strict = strict
+        self._find = find
+        self._bare_detail = bare_detail
 
     def encode_request(self, request: ChatRequest) -> EncodedRequest:
         """
@@ -80,13 +105,50 @@ class MistralDialect(Dialect):
         Raises:
             InvalidRequest: If it is not a chat request; the message names the field.
         """
-        try:
-            value = _decode(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeError):
-            raise InvalidRequest("the body is not JSON", http_status=422) from None
-        if not isinstance(value, Mapping):
-            raise InvalidRequest("the body must be a JSON object", http_status=422)
+        value = _object(body)
+        if self._strict:
+            check_request(value, find=self._find)
         return decode_chat_request(value)
+
+    def decode_infill_request(self, body: bytes) -> ChatRequest:
+        """
+        Server role: what is to stand in a gap, in the shape of a chat.
+
+        Args:
+            body: JSON, UTF-8.
+
+        Returns:
+            The prompt as the user's message, the suffix in `extra`.
+
+        Raises:
+            InvalidRequest: If it is no such request; the message names the field.
+            ModelNotFound: If the model is unknown.
+        """
+        value = _object(body)
+        check_fim_request(value, find=self._find)
+        return decode_infill_request(value)
+
+    def decode_embeddings_request(self, body: bytes) -> EmbeddingsRequest:
+        """
+        Server role: which texts are to become vectors.
+
+        Args:
+            body: JSON, UTF-8.
+
+        Returns:
+            The request.
+
+        Raises:
+            InvalidRequest: If it is no such request; the message names the field.
+            ModelNotFound: If the model is unknown.
+        """
+        value = _object(body)
+        check_embeddings_request(value, find=self._find)
+        return decode_embeddings_request(value)
+
+    def encode_embeddings(self, response: EmbeddingsResponse, request: EmbeddingsRequest) -> bytes:
+        """Server role: vectors."""
+        return encode_embeddings_response(response, request)
 
     def encode_response(self, response: LLMResponse) -> bytes:
         """Server role: a plain answer."""
@@ -98,9 +160,26 @@ class MistralDialect(Dialect):
 
     def encode_error(self, error: LoomError) -> ErrorReply:
         """Server role: an error."""
-        return encode_error_reply(error)
+        return encode_error_reply(error, bare_detail=self._bare_detail)
 
     def encode_stream(self, events: Iterable[StreamEvent]) -> bytes:
         """Server role: a whole stream at once; for tests."""
         encoder = MistralEncoder("mistral-small-latest", "0" * 32, 0)
         return encoder.start() + b"".join(encoder.encode(event) for event in events)
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        value = _decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        ctx = {"error": _why(error)}
+        found = problem("json_invalid", ("body", 0), "JSON decode error", {}, ctx)
+        raise InvalidRequest("the body is not JSON", http_status=422, detail=[found]) from None
+    if not isinstance(value, Mapping):
+        found = no_object(value, ("body",))
+        raise InvalidRequest("the body must be a JSON object", http_status=422, detail=[found])
+    return value
+
+
+def _why(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else "Expecting value"

@@ -179,11 +179,13 @@ def _encode_choice(choice: Choice) -> dict[str, Any]:
     content: Any = message.content or ""
     if not isinstance(content, str):
         content = [encode_part(part) for part in content]
-    calls = [_encode_call(call, place) for place, call in enumerate(message.tool_calls)]
+    # A call that was cut before its arguments has none (recorded with `max_tokens` of 4).
+    none = "" if choice.finish_reason == "length" else "{}"
+    calls = [_encode_call(call, place, none) for place, call in enumerate(message.tool_calls)]
     said = {"role": "assistant", "tool_calls": calls or None, "content": content}
     return {"index": choice.index, "finish_reason": choice.finish_reason, "message": said}
 
 
-def _encode_call(call: ToolCall, place: int) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments or "{}"}
+def _encode_call(call: ToolCall, place: int, none: str) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments or none}
     return {"id": call.id, "type": "function", "function": function, "index": place}

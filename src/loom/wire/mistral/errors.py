@@ -282,7 +282,7 @@ def encode_error_reply(error: LoomError, *, bare_detail: bool = False) -> ErrorR
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if error.detail is not None:
-        message = {"detail": error.detail}
+        message = {"detail": _shallow(error.detail)}
     if status == 401 or (status == 404 and message == "Not Found"):
         return ErrorReply(
             status=status, headers=headers, body=msgspec.json.encode({"detail": message})
@@ -299,3 +299,12 @@ def encode_error_reply(error: LoomError, *, bare_detail: bool = False) -> ErrorR
         "raw_status_code": status,
     }
     return ErrorReply(status=status, headers=headers, body=msgspec.json.encode(envelope))
+
+
+def _shallow(detail: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The list, without what the caller sent where that is nested too deeply to be written."""
+    try:
+        msgspec.json.encode([[[[detail]]]])
+    except RecursionError:
+        return [{**each, "input": None} for each in detail]
+    return detail

@@ -24,6 +24,7 @@ __all__ = [
     "integer",
     "items",
     "mapping",
+    "no_object",
     "number",
     "one_of",
     "problem",
@@ -254,7 +255,7 @@ def fields(known: Mapping[str, Field]) -> Check:
 
     def check(value: Any, loc: Loc, found: list[Problem]) -> None:
         if not isinstance(value, Mapping):
-            found.append(_no_object(value, loc))
+            found.append(no_object(value, loc))
             return
         for name, field in known.items():
             if name not in value:
@@ -285,7 +286,7 @@ def tagged(key: str, kinds: Mapping[str, Check]) -> Check:
 
     def check(value: Any, loc: Loc, found: list[Problem]) -> None:
         if not isinstance(value, Mapping):
-            found.append(_no_object(value, loc))
+            found.append(no_object(value, loc))
         elif value.get(key) is None:
             said = f"Unable to extract tag using discriminator '{key}'"
             ctx = {"discriminator": f"'{key}'"}
@@ -301,6 +302,16 @@ def tagged(key: str, kinds: Mapping[str, Check]) -> Check:
     return check
 
 
-def _no_object(value: Any, loc: Loc) -> Problem:
+def no_object(value: Any, loc: Loc) -> Problem:
+    """
+    The problem of a value that is not an object.
+
+    Args:
+        value: What stood there.
+        loc: Where.
+
+    Returns:
+        JSON values.
+    """
     said = "Input should be a valid dictionary or object to extract fields from"
     return problem("model_attributes_type", loc, said, value)

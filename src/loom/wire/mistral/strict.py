@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from loom.core.errors import ContextTooLong, InvalidRequest, LoomError, ModelNotFound
 from loom.core.model import ModelCard
+from loom.wire.mistral.embeddings import vector_size
 from loom.wire.mistral.schema import CHAT_REQUEST, EMBEDDINGS_REQUEST, FIM_REQUEST
 from loom.wire.mistral.shape import Check, Problem
 from loom.wire.mistral.turns import check_function_name, check_turns
@@ -24,6 +25,7 @@ __all__ = [
     "MOST_INPUTS",
     "FindModel",
     "check_embeddings_request",
+    "check_endpoint",
     "check_fim_request",
     "check_request",
     "check_window",
@@ -119,6 +121,33 @@ def check_embeddings_request(body: object, *, find: FindModel | None = None) -> 
     if isinstance(given["input"], list | tuple) and len(given["input"]) > MOST_INPUTS:
         said = "Too many inputs in request, split into more batches."
         raise _refused(said, "invalid_request_prompt", "3210", card)
+    wanted, most = given.get("output_dimension"), vector_size(given["model"]).most
+    if wanted is not None and most is None:
+        raise _refused("This model does not support output_dimension.", _ARGS, "3051", card)
+    if wanted is not None and most is not None and wanted > most:
+        # No real body was recorded: the words are ours.
+        raise _refused(f"output_dimension must be at most {most}.", _ARGS, "3051", card)
+
+
+def check_endpoint(path: str, body: object, *, find: FindModel | None = None) -> None:
+    """
+    Refuse a request as the endpoint that it goes to refuses it.
+
+    Args:
+        path: For example "/v1/embeddings". A path that is not checked lets everything through.
+        body: The decoded JSON, of any shape.
+        find: As for `check_request`.
+
+    Raises:
+        LoomError: What the endpoint's own check raises.
+    """
+    match path.removeprefix("/v1/"):
+        case "chat/completions":
+            check_request(body, find=find)
+        case "fim/completions":
+            check_fim_request(body, find=find)
+        case "embeddings":
+            check_embeddings_request(body, find=find)
 
 
 def check_window(
