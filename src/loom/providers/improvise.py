@@ -107,6 +107,15 @@ def improvise(request: ChatRequest, seed: int = 0, choice: int = 0) -> Draft:
 
 
 def _text(request: ChatRequest, asked: str, draw: Draw) -> str:
+    text = _told(request, asked, draw)
+    last = request.messages[-1] if request.messages else None
+    # The answer begins with the prefix, which is returned (documentation of the vendor, "prefix:
+    # force the model to start its answer by the content of the message").
+    begun = last.text if last is not None and last.role == "assistant" and last.prefix else ""
+    return text if text.startswith(begun) else begun + text
+
+
+def _told(request: ChatRequest, asked: str, draw: Draw) -> str:
     form = request.response_format
     if form is not None and form.type == "json_schema" and form.schema is not None:
         value = instance(form.schema, Words(asked).suggest)
@@ -117,9 +126,7 @@ def _text(request: ChatRequest, asked: str, draw: Draw) -> str:
     if results:
         return told(results)
     system = "\n".join(each.text for each in request.messages if each.role == "system")
-    last = request.messages[-1] if request.messages else None
-    begun = last.text if last is not None and last.role == "assistant" and last.prefix else ""
-    return begun + answer(system, asked, draw)
+    return answer(system, asked, draw)
 
 
 def _object(asked: str, draw: Draw) -> dict[str, Any]:

@@ -30,7 +30,10 @@ from loom.core.request import ChatRequest
 from loom.core.response import Choice, LLMResponse, Usage
 from loom.providers.improvise import Draft, fingerprint, improvise
 
-__all__ = ["ScriptItem", "ScriptedProvider", "Split", "rough_tokens"]
+__all__ = ["Compose", "ScriptItem", "ScriptedProvider", "Split", "rough_tokens"]
+
+Compose: TypeAlias = Callable[[ChatRequest, int, int], Draft]
+"""Makes an answer from a request, the provider's seed, and which of `n` answers it is."""
 
 Split: TypeAlias = Callable[[str], Sequence[str]]
 """Cuts a text into tokens; joined they are the text."""
@@ -117,6 +120,9 @@ class ScriptedProvider(LLMProvider):
         clock: Tells the time and waits.
         knows: Whether a model of this id exists; None takes every id.
         split: Cuts a text into tokens.
+        splits: Gives the `split` of a model, where models differ; None takes `split` for all.
+        count: Counts the prompt's tokens; None estimates them with `split`.
+        compose: Makes the answers when there is no script.
     """
 
     def __init__(
@@ -130,6 +136,9 @@ class ScriptedProvider(LLMProvider):
         clock: Clock | None = None,
         knows: Callable[[str], bool] | None = None,
         split: Split = rough_tokens,
+        splits: Callable[[str], Split] | None = None,
+        count: Callable[[ChatRequest], int] | None = None,
+        compose: Compose = improvise,
     ) -> None:
         if words_per_second is not None and not words_per_second > 0:
             raise ValueError(f"words_per_second must be above 0, not {words_per_second!r}")
@@ -140,7 +149,9 @@ class ScriptedProvider(LLMProvider):
         self._pause_s = 0.0 if words_per_second is None else 1 / words_per_second
         self._clock = clock or SystemClock()
         self._knows = knows
-        self._split = split
+        self._splits = splits or (lambda _: split)
+        self._count_prompt = count or self._prompt_tokens
+        self._compose = compose
         self._count = itertools.count()
         self.requests: list[ChatRequest] = []
 
@@ -217,7 +228,7 @@ class ScriptedProvider(LLMProvider):
 
     def _composed(self, request: ChatRequest) -> Iterator[StreamEvent]:
         every = range(request.sampling.n or 1)
-        drafts = [improvise(request, self._seed, choice) for choice in every]
+        drafts = [self._compose(request, self._seed, choice) for choice in every]
         return self._events(request, [self._limited(request, draft) for draft in drafts])
 
     def _limited(self, request: ChatRequest, draft: Draft) -> _Answer:
@@ -226,14 +237,15 @@ class ScriptedProvider(LLMProvider):
         text = draft.text
         for each in (stop,) if isinstance(stop, str) else stop:
             text = text.split(each, 1)[0] if each else text
-        room = _Room(self._split, request.sampling.max_tokens)
+        split = self._splits(request.model or self._model)
+        room = _Room(split, request.sampling.max_tokens)
         thinking = room.take(draft.thinking, _THINKING_TOKENS) if draft.thinking else ""
         text = room.take(text)
         calls: list[ToolCall] = []
         for call in draft.calls:
             if room.full:
                 break
-            price = _CALL_TOKENS + len(self._split(call.name))
+            price = _CALL_TOKENS + len(split(call.name))
             calls.append(ToolCall(call.id, call.name, arguments=room.take(call.arguments, price)))
         # The end of an answer is a token too; without room for it the model was cut short.
         room.take("", 1)
@@ -251,7 +263,7 @@ class ScriptedProvider(LLMProvider):
         pieces = [_pieces(answer, i) for i, answer in enumerate(answers)]
         for row in itertools.zip_longest(*pieces):
             yield from (event for event in row if event is not None)
-        prompt = self._prompt_tokens(request)
+        prompt = self._count_prompt(request)
         tokens = sum(answer.tokens for answer in answers)
         usage = Usage(
             input_tokens=prompt,
@@ -274,18 +286,19 @@ class ScriptedProvider(LLMProvider):
         )
 
     def _prompt_tokens(self, request: ChatRequest) -> int:
+        split = self._splits(request.model or self._model)
         count = 0
         for message in request.messages:
-            count += _MESSAGE_TOKENS + len(self._split(message.text + message.thinking))
+            count += _MESSAGE_TOKENS + len(split(message.text + message.thinking))
             for call in message.tool_calls:
-                count += _CALL_TOKENS + len(self._split(call.name + call.arguments))
+                count += _CALL_TOKENS + len(split(call.name + call.arguments))
             if message.content is not None and not isinstance(message.content, str):
                 other = [p for p in message.content if not isinstance(p, TextPart | ThinkingPart)]
                 count += _PART_TOKENS * len(other)
         if request.tool_choice != "none":
             for tool in request.tools:
                 schema = json.dumps(tool.parameters, default=dict)
-                count += len(self._split(f"{tool.name} {tool.description or ''} {schema}"))
+                count += len(split(f"{tool.name} {tool.description or ''} {schema}"))
         return count
 
 
