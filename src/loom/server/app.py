@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from loom.core.ambient import Clock, SystemClock
-from loom.core.errors import LoomError, ServiceUnavailable
-from loom.core.events import Notice
+from loom.core.embeddings import EmbeddingsProvider, EmbeddingsRequest
+from loom.core.errors import InvalidRequest, LoomError, ServiceUnavailable
+from loom.core.events import Completed, Notice, StreamEvent
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest
+from loom.core.response import LLMResponse
 from loom.server.desk import Desk, Outcome
 from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
+from loom.server.prefixes import PrefixMemory
 from loom.wire.dialect import Dialect
 
 if TYPE_CHECKING:
@@ -44,7 +47,14 @@ _log = logging.getLogger("loom.server")
 
 
 def build_app(
-    provider: LLMProvider, dialect: Dialect, desk: Desk, *, clock: Clock | None = None
+    provider: LLMProvider,
+    dialect: Dialect,
+    desk: Desk,
+    *,
+    clock: Clock | None = None,
+    infill: LLMProvider | None = None,
+    embeddings: EmbeddingsProvider | None = None,
+    prefixes: PrefixMemory | None = None,
 ) -> Starlette:
     """
     Make the application.
@@ -54,6 +64,10 @@ def build_app(
         dialect: How callers speak.
         desk: Who is admitted, which models are listed, what headers are set.
         clock: Tells the time.
+        infill: Who fills in the middle; None leaves out `/v1/fim/completions`.
+        embeddings: Who turns texts into vectors; None leaves out `/v1/embeddings`.
+        prefixes: Marks repeated beginnings of prompts as cached; None reports what the provider
+            reports.
 
     Returns:
         An ASGI application with `/v1/chat/completions`, `/v1/models`, `/v1/models/{id}` and
@@ -63,10 +77,18 @@ def build_app(
     from starlette.applications import Starlette  # noqa: PLC0415 - start-up time
     from starlette.routing import Route  # noqa: PLC0415 - start-up time
 
-    house = _House(provider, dialect, desk, clock or SystemClock())
+    house = _House(provider, dialect, desk, clock or SystemClock(), prefixes)
+    answers = {"chat/completions": house.chat}
+    if infill is not None:
+        answers["fim/completions"] = partial(house.fill_in, infill)
+    if embeddings is not None:
+        answers["embeddings"] = partial(house.embed, embeddings)
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", _Endpoint(house.chat, house), methods=["POST"]),
+            *(
+                Route(f"/v1/{path}", _Endpoint(answer, house, path), methods=["POST"])
+                for path, answer in answers.items()
+            ),
             Route("/v1/models", _Endpoint(house.models, house), methods=["GET"]),
             Route("/v1/models/{id}", _Endpoint(house.model, house), methods=["GET"]),
             Route("/health", _Endpoint(house.health, house), methods=["GET"]),
@@ -88,27 +110,39 @@ class _Call(msgspec.Struct):
     receive: Receive
     line: Line
     began_s: float
+    endpoint: str = ""
 
 
 class _Endpoint:
     """A handler as an ASGI application; every error leaves in the caller's dialect."""
 
-    def __init__(self, handler: Callable[[_Call], Awaitable[None]], house: _House) -> None:
+    def __init__(
+        self, handler: Callable[[_Call], Awaitable[None]], house: _House, endpoint: str = ""
+    ) -> None:
         self.handler = handler
         self.house = house
+        self.endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = _Call(scope, receive, Line(send), self.house.clock.monotonic_s())
+        call = _Call(scope, receive, Line(send), self.house.clock.monotonic_s(), self.endpoint)
         try:
             await self.handler(call)
         except CallerGone:
             return
         except LoomError as error:
             await self.house.refuse(call, error)
+        except RecursionError:
+            # Python's own limit: the vendor's is not known.
+            await self.house.refuse(call, InvalidRequest("the body is nested too deeply"))
         except Exception:  # noqa: BLE001 - the outermost border
             # The border: whatever nobody foresaw is logged, and the caller gets an answer.
             _log.exception("an unexpected error in %s", scope["path"])
             await self.house.refuse(call, _unexpected())
+
+
+def _authorization(call: _Call) -> str | None:
+    given: bytes | None = dict(call.scope["headers"]).get(b"authorization")
+    return None if given is None else given.decode("latin-1")
 
 
 def _unexpected() -> LoomError:
@@ -116,11 +150,19 @@ def _unexpected() -> LoomError:
 
 
 class _House:
-    def __init__(self, provider: LLMProvider, dialect: Dialect, desk: Desk, clock: Clock) -> None:
+    def __init__(
+        self,
+        provider: LLMProvider,
+        dialect: Dialect,
+        desk: Desk,
+        clock: Clock,
+        prefixes: PrefixMemory | None,
+    ) -> None:
         self.provider = provider
         self.dialect = dialect
         self.desk = desk
         self.clock = clock
+        self.prefixes = prefixes
 
     async def health(self, call: _Call) -> None:
         await call.line.whole(200, _JSON, b'{"status":"ok"}')
@@ -139,23 +181,59 @@ class _House:
     async def chat(self, call: _Call) -> None:
         self.admit(call)
         body = await read_body(call.receive, BODY_BYTES)
-        request = self.dialect.decode_request(body)
-        answer = self.stream if request.stream else self.plain
-        await until_gone(call.receive, answer(call, request))
+        await self.answer(call, self.dialect.decode_request(body), self.provider)
 
-    async def plain(self, call: _Call, request: ChatRequest) -> None:
-        response = await self.provider.chat(request)
+    async def fill_in(self, provider: LLMProvider, call: _Call) -> None:
+        self.admit(call)
+        body = await read_body(call.receive, BODY_BYTES)
+        await self.answer(call, self.dialect.decode_infill_request(body), provider)
+
+    async def answer(self, call: _Call, request: ChatRequest, provider: LLMProvider) -> None:
+        answer = self.stream if request.stream else self.plain
+        await until_gone(call.receive, answer(call, request, provider))
+
+    async def embed(self, provider: EmbeddingsProvider, call: _Call) -> None:
+        self.admit(call)
+        body = await read_body(call.receive, BODY_BYTES)
+        request = self.dialect.decode_embeddings_request(body)
+        await until_gone(call.receive, self.vectors(call, request, provider))
+
+    async def vectors(
+        self, call: _Call, request: EmbeddingsRequest, provider: EmbeddingsProvider
+    ) -> None:
+        response = await provider.embed(request)
+        answer = self.dialect.encode_embeddings(response, request)
+        outcome = self.outcome(call, 200, model=request.model, usage=response.usage)
+        await call.line.whole(200, {**_JSON, **self.desk.headers(outcome)}, answer)
+
+    async def plain(self, call: _Call, request: ChatRequest, provider: LLMProvider) -> None:
+        response = self.remembered(call, request, await provider.chat(request))
         body = self.dialect.encode_response(response)
         outcome = self.outcome(call, 200, model=request.model, usage=response.usage)
         await call.line.whole(200, {**_JSON, **self.desk.headers(outcome)}, body)
 
-    async def stream(self, call: _Call, request: ChatRequest) -> None:
+    def remembered(self, call: _Call, request: ChatRequest, response: LLMResponse) -> LLMResponse:
+        """The response, with what of the prompt the caller sent before marked as cached."""
+        usage = response.usage
+        if self.prefixes is None or usage.cached_tokens:
+            return response
+        caller = _authorization(call) or ""
+        cached = self.prefixes.cached_tokens(caller, request, usage.input_tokens)
+        usage = msgspec.structs.replace(usage, cached_tokens=cached)
+        return msgspec.structs.replace(response, usage=usage)
+
+    def noted(self, call: _Call, request: ChatRequest, event: StreamEvent) -> StreamEvent:
+        if isinstance(event, Completed):
+            return Completed(self.remembered(call, request, event.response))
+        return event
+
+    async def stream(self, call: _Call, request: ChatRequest, provider: LLMProvider) -> None:
         created = int(self.clock.now().timestamp())
         encoder = self.dialect.encoder(request, self.desk.new_id(), created)
         line = call.line
         pieces = 0
         try:
-            async with aclosing(self.provider.stream(request)) as events:
+            async with aclosing(provider.stream(request)) as events:
                 async for event in events:
                     data = b""
                     if not line.started:
@@ -165,7 +243,7 @@ class _House:
                         outcome = self.outcome(call, 200, streamed=True, model=request.model)
                         await line.start(200, {**_EVENTS, **self.desk.headers(outcome)})
                         data = encoder.start()
-                    data += encoder.encode(event)
+                    data += encoder.encode(self.noted(call, request, event))
                     if data:
                         await line.piece(data)
                         pieces += 1
@@ -183,12 +261,11 @@ class _House:
         await line.end()
 
     def admit(self, call: _Call) -> None:
-        given = dict(call.scope["headers"]).get(b"authorization")
-        self.desk.admit(None if given is None else given.decode("latin-1"))
+        self.desk.admit(_authorization(call))
 
     def outcome(self, call: _Call, status: int, **facts: Any) -> Outcome:
         elapsed_s = self.clock.monotonic_s() - call.began_s
-        return Outcome(status=status, elapsed_s=elapsed_s, **facts)
+        return Outcome(status=status, elapsed_s=elapsed_s, endpoint=call.endpoint, **facts)
 
     async def json(self, call: _Call, status: int, value: Mapping[str, Any]) -> None:
         headers = self.desk.headers(self.outcome(call, status))

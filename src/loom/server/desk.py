@@ -24,6 +24,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         elapsed_s: Seconds from the request's head to the answer's.
         model: As the caller named it; None when it was not read.
         usage: What a plain answer used; None for everything else.
+        endpoint: The path behind `/v1/`, for example "embeddings"; empty for all others.
     """
 
     status: int
@@ -32,6 +33,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float = 0.0
     model: str | None = None
     usage: Usage | None = None
+    endpoint: str = ""
 
 
 class Desk(Protocol):
