@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loom.core.ambient import SystemClock
 from loom.core.errors import ConfigInvalid
+from loom.server.simulator.fault_wire import door_protocol
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -149,6 +150,7 @@ def _make_server(
 
     config = uvicorn.Config(
         app,
+        http=door_protocol(),
         log_config=None,
         lifespan="off",
         ws="none",
