@@ -234,10 +234,11 @@ def lay_out_answer(
 
 def _lay_out_chat(body: _Json, layout: Layout, template: Template) -> None:
     messages = body.get("messages") or ()
-    turns = turns_of(messages, template)
+    own_system = template.system == "own"
+    turns = turns_of(messages, template.joint, own_system=own_system)
     users = [place for place, turn in enumerate(turns) if turn.role == "user"]
     ends = {"first": users[0], "last": users[-1]} if users else {}
-    lead = "" if template.system == "own" else lead_of(messages)
+    lead = "" if own_system else lead_of(messages)
     # The start of the text.
     layout.marks += 1
     for place, turn in enumerate(turns):

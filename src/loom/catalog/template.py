@@ -9,15 +9,19 @@ Source: mistral-common 1.13.1, `tokens/tokenizers/instruct.py`, `protocol/instru
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from loom.catalog.media import ImageRule
-from loom.catalog.vocabulary import VocabularyName
 
-__all__ = ["TEMPLATES", "Template"]
+__all__ = ["TEMPLATES", "Template", "VocabularyName"]
+
+VocabularyName: TypeAlias = Literal[
+    "tekken", "sentencepiece-v1", "sentencepiece-v2", "sentencepiece-v3", "sentencepiece-v7"
+]
+"""What cuts the texts; `catalog/vocabulary.py` knows their files."""
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):

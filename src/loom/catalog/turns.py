@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
-from loom.catalog.template import Template
-
 __all__ = ["Turn", "lead_of", "turns_of"]
 
 _Json: TypeAlias = Mapping[str, Any]
@@ -45,41 +43,44 @@ class Turn(NamedTuple):
         return "".join(piece for piece in self.content if isinstance(piece, str))
 
 
-def turns_of(messages: Sequence[_Json], template: Template) -> list[Turn]:
+def turns_of(messages: Sequence[_Json], joint: str, *, own_system: bool) -> list[Turn]:
     """
     Join the messages of a request.
 
     Args:
         messages: As they go over the wire, in any order of roles.
-        template: The prompt format.
+        joint: What stands between two texts of one message.
+        own_system: Whether the format has marks for the system; else no turn of it is given.
 
     Returns:
-        At least one turn; formats without marks for the system get no turn of it.
+        At least one turn.
     """
     turns: list[Turn] = []
     for role, group in groupby(messages, key=lambda message: message.get("role")):
-        turns.extend(_of_one_role(str(role), list(group), template))
-    if not turns or (template.system != "own" and turns[0].role != "user"):
+        turns.extend(_of_one_role(str(role), list(group), joint, own_system=own_system))
+    if not turns or (not own_system and turns[0].role != "user"):
         turns.insert(0, Turn("user", ()))
     return turns
 
 
-def _of_one_role(role: str, messages: list[_Json], template: Template) -> Iterator[Turn]:
+def _of_one_role(
+    role: str, messages: list[_Json], joint: str, *, own_system: bool
+) -> Iterator[Turn]:
     contents = [message.get("content") for message in messages]
     if role == "user":
-        yield Turn(role, _merged(contents, template.joint))
+        yield Turn(role, _merged(contents, joint))
     elif role == "assistant":
         yield Turn(
             role,
-            _merged(contents, template.joint),
+            _merged(contents, joint),
             calls=tuple(call for one in messages for call in one.get("tool_calls") or ()),
             prefix=any(one.get("prefix") for one in messages),
         )
-    elif role == "tool" or template.system == "own":
+    elif role == "tool" or own_system:
         for message, content in zip(messages, contents, strict=True):
             yield Turn(
                 role,
-                _merged([content], template.joint),
+                _merged([content], joint),
                 call_id=message.get("tool_call_id") or "",
                 name=message.get("name"),
             )

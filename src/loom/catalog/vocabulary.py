@@ -15,22 +15,19 @@ from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from loom.catalog.template import VocabularyName
 from loom.core.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
-__all__ = ["INSTALL", "Vocabulary", "VocabularyName", "available", "vocabulary"]
+__all__ = ["INSTALL", "Vocabulary", "available", "vocabulary"]
 
 INSTALL = "pip install 'looms[tokens]'"
-
-VocabularyName: TypeAlias = Literal[
-    "tekken", "sentencepiece-v1", "sentencepiece-v2", "sentencepiece-v3", "sentencepiece-v7"
-]
 
 # All tekken models share one vocabulary (contract, section 10); the SentencePiece ones differ by
 # their control tokens, and v1 by its size.
