@@ -345,7 +345,7 @@ def test_a_planted_violation_is_found(tmp_path: Path, place: str, source: str, r
     [
         ("core/ambient.py", "import time, random, asyncio\nasyncio.sleep(1)"),
         ("config/load.py", "import os, tomllib, tomlkit\nos.environ"),
-        ("wire/sse.py", "from loom.core.events import fold\nimport msgspec, json, asyncio"),
+        ("wire/sse.py", "from loom.core.events import Completed\nimport msgspec, json, asyncio"),
         ("wire/mistral/chat.py", "from loom.wire import sse\nfrom .. import ndjson"),
         ("cli/main.py", "import rich.console\nfrom loom.client.aio import AsyncMistral"),
     ],

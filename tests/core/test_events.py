@@ -22,9 +22,9 @@ from loom.core.events import (
     Throttled,
     ToolCallDelta,
     UsageReported,
-    fold,
 )
 from loom.core.messages import Message, TextPart
+from loom.core.provider import fold
 from loom.core.response import Choice, LLMResponse, Usage
 
 pytestmark = pytest.mark.anyio

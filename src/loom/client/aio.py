@@ -15,10 +15,12 @@ from typing import Any, Self
 import msgspec
 
 from loom.catalog.dates import parse_as_of
+from loom.client import planning
 from loom.client.options import (
     Defaults,
     Messages,
     build_request,
+    checked_fit,
     checked_number,
     checked_timeouts,
 )
@@ -29,7 +31,8 @@ from loom.config.load import load_settings, normalise_base_url
 from loom.config.secrets import find_api_key
 from loom.core.ambient import Clock, SystemClock
 from loom.core.errors import ConfigInvalid
-from loom.core.request import ChatRequest, Timeouts
+from loom.core.plan import Plan, Quote, TokenCount
+from loom.core.request import ChatRequest, Fit, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.shuttle.tool import ToolLike
@@ -57,6 +60,8 @@ class AsyncMistral:
         timeouts: Every phase by its name, in place of `timeout_s` and `deadline_s`.
         base_url: The API's address, with or without a trailing `/v1`.
         headers: Sent with each request, beside ours.
+        fit: What happens to a request beyond the model's window: "error" raises `ContextTooLong`
+            and sends nothing, "slide" leaves out the oldest turns.
         proxy: An HTTP proxy's address; None: no proxy, whatever the environment says.
         sim: True: answers come from the offline Mistral on this machine; no key is needed.
         as_of: The day (or month: its last day) whose models and prices hold; None: today.
@@ -80,6 +85,7 @@ class AsyncMistral:
         timeout_s: float | timedelta = 60.0,
         deadline_s: float | timedelta = 600.0,
         timeouts: Timeouts | None = None,
+        fit: Fit = "error",
         base_url: str | None = None,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
@@ -100,6 +106,7 @@ class AsyncMistral:
             max_tokens=checked_number("max_tokens", max_tokens),
             temperature=checked_number("temperature", temperature),
             timeouts=checked_timeouts(timeouts or Timeouts(), limits),
+            fit=checked_fit(fit),
         )
         if sim and (base_url is not None or api_key is not None):
             raise ConfigInvalid("sim=True brings its own address and key: give neither with it")
@@ -145,8 +152,8 @@ class AsyncMistral:
                 protocol.
             options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
                 `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
-                `deadline_s`, `timeouts`, `output` (a type: the answer comes back as its value in
-                `response.parsed`), `extra` (further body fields).
+                `deadline_s`, `timeouts`, `fit`, `output` (a type: the answer comes back as its
+                value in `response.parsed`), `extra` (further body fields).
 
         Returns:
             The answer.
@@ -184,6 +191,70 @@ class AsyncMistral:
         request = msgspec.structs.replace(request, stream=True)
         return AsyncStream(self._assembled.provider.stream(request), options.get("output"))
 
+    async def count(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> TokenCount:
+        """
+        Count the tokens of a prompt, tools included, as Mistral bills them. Nothing is sent.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            The count; it says whether it is an estimate, and why.
+
+        Raises:
+            CallerError: What is asked is not as it must be.
+            RuntimeError: After `aclose`.
+        """
+        request = self._request(messages, tools, options)
+        return await planning.count(self._assembled, request, self._day())
+
+    async def quote(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> Quote:
+        """
+        Say what a call costs at the worst. Nothing is sent.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            Tokens and US dollars; None where the price is unknown.
+
+        Raises:
+            ContextTooLong: If `chat` would raise it.
+            CallerError: What is asked is not as it must be.
+            RuntimeError: After `aclose`.
+        """
+        return (await self.plan(messages, tools, **options)).quote
+
+    async def plan(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> Plan:
+        """
+        Say exactly what a call would send. Nothing is sent.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            The body, the repairs made to the history, the quote, the room left in the window.
+
+        Raises:
+            ContextTooLong: If `chat` would raise it.
+            CallerError: What is asked is not as it must be.
+            RuntimeError: After `aclose`.
+        """
+        request = self._request(messages, tools, options)
+        return await planning.plan(self._assembled, request, self._day())
+
     async def ping(self) -> LLMResponse:
         """
         The connection test: ask for a word.
@@ -201,7 +272,8 @@ class AsyncMistral:
         The same client with other defaults; connections are shared.
 
         Args:
-            changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`.
+            changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
+                `fit`.
 
         Returns:
             A client whose `aclose` does nothing: close the first one.
@@ -214,6 +286,8 @@ class AsyncMistral:
         for name in ("max_tokens", "temperature"):
             if name in defaults:
                 checked_number(name, defaults[name])
+        if "fit" in defaults:
+            checked_fit(defaults["fit"])
         timeouts = checked_timeouts(
             changes.pop("timeouts", self._defaults.timeouts),
             {field: changes.pop(name) for name, field in _LIMITS.items() if name in changes},
@@ -263,8 +337,11 @@ class AsyncMistral:
             options,
             defaults=self._defaults,
             catalog=self._assembled.catalog,
-            on=self._as_of or self._clock.now().date(),
+            on=self._day(),
         )
+
+    def _day(self) -> date:
+        return self._as_of or self._clock.now().date()
 
     def _simulated(self) -> tuple[str, Secret]:
         from loom.server.simulator import shared_simulator  # noqa: PLC0415 - brings a server
@@ -279,7 +356,7 @@ class AsyncMistral:
             self._release = None
 
 
-_DEFAULTS = ("model", "max_tokens", "temperature")
+_DEFAULTS = ("model", "max_tokens", "temperature", "fit")
 _LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
 
 

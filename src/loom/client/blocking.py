@@ -15,7 +15,8 @@ from loom.client.reader import Reader
 from loom.client.stream import AsyncStream
 from loom.core.ambient import Clock
 from loom.core.events import Completed, StreamEvent, TextDelta
-from loom.core.request import Timeouts
+from loom.core.plan import Plan, Quote, TokenCount
+from loom.core.request import Fit, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.shuttle.tool import ToolLike
@@ -45,6 +46,8 @@ class Mistral:
         timeouts: Every phase by its name, in place of `timeout_s` and `deadline_s`.
         base_url: The API's address, with or without a trailing `/v1`.
         headers: Sent with each request, beside ours.
+        fit: What happens to a request beyond the model's window: "error" raises `ContextTooLong`
+            and sends nothing, "slide" leaves out the oldest turns.
         proxy: An HTTP proxy's address; None: no proxy, whatever the environment says.
         sim: True: answers come from the offline Mistral on this machine; no key is needed.
         as_of: The day (or month: its last day) whose models and prices hold; None: today.
@@ -68,6 +71,7 @@ class Mistral:
         timeout_s: float | timedelta = 60.0,
         deadline_s: float | timedelta = 600.0,
         timeouts: Timeouts | None = None,
+        fit: Fit = "error",
         base_url: str | None = None,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
@@ -85,6 +89,7 @@ class Mistral:
             timeout_s=timeout_s,
             deadline_s=deadline_s,
             timeouts=timeouts,
+            fit=fit,
             base_url=base_url,
             headers=headers,
             proxy=proxy,
@@ -119,8 +124,8 @@ class Mistral:
                 protocol.
             options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
                 `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
-                `deadline_s`, `timeouts`, `output` (a type: the answer comes back as its value in
-                `response.parsed`), `extra` (further body fields).
+                `deadline_s`, `timeouts`, `fit`, `output` (a type: the answer comes back as its
+                value in `response.parsed`), `extra` (further body fields).
 
         Returns:
             The answer.
@@ -154,6 +159,68 @@ class Mistral:
         """
         return Stream(self._lease, self._async.stream(messages, tools, **options), owner=self)
 
+    def count(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> TokenCount:
+        """
+        Count the tokens of a prompt, tools included, as Mistral bills them. Nothing is sent.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            The count; it says whether it is an estimate, and why.
+
+        Raises:
+            CallerError: What is asked is not as it must be.
+            RuntimeError: After `close`, or on the thread of the clients' event loop.
+        """
+        return self._lease.portal().call(lambda: self._async.count(messages, tools, **options))
+
+    def quote(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> Quote:
+        """
+        Say what a call costs at the worst. Nothing is sent.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            Tokens and US dollars; None where the price is unknown.
+
+        Raises:
+            ContextTooLong: If `chat` would raise it.
+            CallerError: What is asked is not as it must be.
+            RuntimeError: After `close`, or on the thread of the clients' event loop.
+        """
+        return self._lease.portal().call(lambda: self._async.quote(messages, tools, **options))
+
+    def plan(
+        self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
+    ) -> Plan:
+        """
+        Say exactly what a call would send. Nothing is sent.
+
+        Args:
+            messages: As for `chat`.
+            tools: As for `chat`.
+            options: As for `chat`.
+
+        Returns:
+            The body, the repairs made to the history, the quote, the room left in the window.
+
+        Raises:
+            ContextTooLong: If `chat` would raise it.
+            CallerError: What is asked is not as it must be.
+            RuntimeError: After `close`, or on the thread of the clients' event loop.
+        """
+        return self._lease.portal().call(lambda: self._async.plan(messages, tools, **options))
+
     def ping(self) -> LLMResponse:
         """
         The connection test: ask for a word.
@@ -171,7 +238,8 @@ class Mistral:
         The same client with other defaults; connections are shared.
 
         Args:
-            changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`.
+            changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
+                `fit`.
 
         Returns:
             A client whose `close` does nothing: close the first one.

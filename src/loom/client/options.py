@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -21,6 +21,7 @@ from loom.core.errors import InvalidRequest, ModelNotFound
 from loom.core.messages import Message
 from loom.core.request import (
     ChatRequest,
+    Fit,
     NamedTool,
     ResponseFormat,
     Sampling,
@@ -40,6 +41,7 @@ __all__ = [
     "MessageLike",
     "Messages",
     "build_request",
+    "checked_fit",
     "checked_number",
     "checked_timeouts",
     "coerce_messages",
@@ -79,7 +81,7 @@ _TYPES: dict[str, type] = {
     "metadata": Mapping,
 }
 _SHAPED = ("stop", "tool_choice", "response_format", "prediction", "guardrails")
-_OURS = ("model", "output", "timeout_s", "deadline_s", "timeouts", "extra")
+_OURS = ("model", "output", "timeout_s", "deadline_s", "timeouts", "fit", "extra")
 _KNOWN = (*_RANGES, *_TYPES, *_SHAPED, *_OURS)
 _LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "top_prompt_logprobs")
 _LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
@@ -107,12 +109,14 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens: The longest answer.
         temperature: How tokens are drawn.
         timeouts: Limits by phase.
+        fit: What happens to a request beyond the model's window.
     """
 
     model: str
     max_tokens: int | None
     temperature: float | None
     timeouts: Timeouts
+    fit: Fit = "error"
 
 
 def build_request(
@@ -155,6 +159,7 @@ def build_request(
             messages=coerce_messages(messages),
             sampling=Sampling(max_tokens=defaults.max_tokens, temperature=defaults.temperature),
             timeouts=defaults.timeouts,
+            fit=defaults.fit,
         )
     _check_names(options)
     given = {name: value for name, value in options.items() if value is not None}
@@ -180,6 +185,7 @@ def build_request(
         prediction=decode_prediction(given.get("prediction")),
         guardrails=None if guardrails is None else tuple(_listed("guardrails", guardrails)),
         timeouts=_timeouts(given, defaults.timeouts),
+        fit=checked_fit(given.get("fit", defaults.fit)),
         extra={**{n: given[n] for n in _LOGPROBS if n in given}, **given.get("extra", {})},
         **{n: given[n] for n in _TYPES if n in given and n not in _LOGPROBS},
     )
@@ -210,6 +216,24 @@ def coerce_messages(messages: Messages) -> tuple[Message, ...]:
     if not every:
         raise InvalidRequest("messages must hold at least one message")
     return every
+
+
+def checked_fit(value: Any) -> Fit:
+    """
+    What happens to a request beyond the model's window.
+
+    Args:
+        value: "error" or "slide".
+
+    Returns:
+        The value itself.
+
+    Raises:
+        InvalidRequest: If it is neither.
+    """
+    if value in ("error", "slide"):
+        return cast("Fit", value)
+    raise InvalidRequest(f"'fit' must be 'error' or 'slide', not {value!r}")
 
 
 def checked_number(name: str, value: Any) -> Any:

@@ -3,9 +3,10 @@ The composition root: which layers stand around a provider, and in which order.
 
 The order is said here and nowhere else, outermost first:
 
-    Costing(WiredProvider)
+    Costing(Fitting(WiredProvider))
 
-*Costing* is outside, so that whoever answers is priced once.
+*Costing* is outside, so that whoever answers is priced once. *Fitting* is inside it: what does not
+fit into the model's window is not sent, and costs nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from loom.catalog.lookup import Catalog
 from loom.config.load import user_file
 from loom.core.ambient import Clock
 from loom.core.errors import ConfigInvalid
+from loom.core.model import ModelCard
+from loom.core.plan import TokenCount
 from loom.core.provider import LLMProvider, compose
 from loom.core.secret import Secret
 from loom.layers.cost import Costing
+from loom.layers.window import Fitting, Window
 from loom.providers.wired import Endpoint, WiredProvider
 from loom.transport.contract import Transport
 from loom.wire.mistral.dialect import MistralDialect
@@ -45,11 +49,13 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         provider: The outermost layer.
         catalog: The models and prices that it counts with.
+        window: Counts requests, and makes them fit.
         as_of: The day whose facts hold; None: the day of each call.
     """
 
     provider: LLMProvider
     catalog: Catalog
+    window: Window
     as_of: date | None = None
 
 
@@ -94,11 +100,14 @@ def assemble_mistral(
             "authorization": Secret(f"Bearer {key.reveal()}"),
         },
     )
-    wired = WiredProvider(endpoint, model, MistralDialect(), transport, clock)
+    dialect = MistralDialect()
+    window = Window(dialect, _count_prompt)
     provider = compose(
-        wired, lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of)
+        WiredProvider(endpoint, model, dialect, transport, clock),
+        lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of),
+        lambda inner: Fitting(inner, window=window, catalog=catalog, clock=clock, as_of=as_of),
     )
-    return Assembled(provider=provider, catalog=catalog, as_of=as_of)
+    return Assembled(provider=provider, catalog=catalog, window=window, as_of=as_of)
 
 
 def load_catalog() -> Catalog:
@@ -119,6 +128,12 @@ def load_catalog() -> Catalog:
 def overlay_file() -> Path:
     """Where a user corrects prices and adds models: `prices.toml` beside the settings."""
     return user_file().with_name("prices.toml")
+
+
+def _count_prompt(body: Mapping[str, Any], card: ModelCard | None) -> TokenCount:
+    from loom.catalog.tokens import count_prompt  # noqa: PLC0415 - most calls are never counted
+
+    return count_prompt(body, card)
 
 
 def _warn_if_stale(catalog: Catalog, model: str, today: date) -> None:

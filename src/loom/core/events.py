@@ -8,13 +8,11 @@ A stream ends with `Completed`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import TypeAlias
 
 import msgspec
 
-from loom.core.errors import LoomError, StreamTruncated
+from loom.core.errors import LoomError
 from loom.core.messages import Part
 from loom.core.response import FinishReason, LLMResponse, Usage
 
@@ -33,7 +31,6 @@ __all__ = [
     "Throttled",
     "ToolCallDelta",
     "UsageReported",
-    "fold",
 ]
 
 
@@ -129,24 +126,3 @@ ModelEvent: TypeAlias = (
     TextDelta | ThinkingDelta | ToolCallDelta | PartReceived | Finished | UsageReported | Completed
 )
 StreamEvent: TypeAlias = Notice | ModelEvent
-
-
-async def fold(events: AsyncGenerator[StreamEvent, None]) -> LLMResponse:
-    """
-    Read a stream to its end and give its answer.
-
-    Args:
-        events: A provider's stream; it is closed in every case.
-
-    Returns:
-        The response of `Completed`.
-
-    Raises:
-        StreamTruncated: If the stream ended without `Completed`.
-        LoomError: What the stream raised.
-    """
-    async with aclosing(events):
-        async for event in events:
-            if type(event) is Completed:
-                return event.response
-    raise StreamTruncated("the stream ended before the answer was complete")

@@ -42,6 +42,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
         max_cost_usd: US dollars for the prompt and the longest answer; None when either is
             unknown.
         estimated: True when `input_tokens` is an estimate.
+        reason: Why it is an estimate, for people; None when it is exact.
         price: The row that the costs were computed with; None when the price is unknown.
     """
 
@@ -51,6 +52,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     input_cost_usd: Decimal | None
     max_cost_usd: Decimal | None
     estimated: bool
+    reason: str | None = None
     price: Price | None = None
 
 

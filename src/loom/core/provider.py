@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from loom.core.events import StreamEvent, fold
+from loom.core.errors import StreamTruncated
+from loom.core.events import Completed, StreamEvent
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 
-__all__ = ["LLMProvider", "Layer", "LayerFactory", "compose"]
+__all__ = ["LLMProvider", "Layer", "LayerFactory", "compose", "fold"]
 
 
 @runtime_checkable
@@ -68,6 +70,27 @@ class LLMProvider(Protocol):
 
     async def aclose(self) -> None:
         """Give back sockets and whatever else is held; safe to call twice."""
+
+
+async def fold(events: AsyncGenerator[StreamEvent, None]) -> LLMResponse:
+    """
+    Read a stream to its end and give its answer.
+
+    Args:
+        events: A provider's stream; it is closed in every case.
+
+    Returns:
+        The response of `Completed`.
+
+    Raises:
+        StreamTruncated: If the stream ended without `Completed`.
+        LoomError: What the stream raised.
+    """
+    async with aclosing(events):
+        async for event in events:
+            if type(event) is Completed:
+                return event.response
+    raise StreamTruncated("the stream ended before the answer was complete")
 
 
 class Layer(LLMProvider):
