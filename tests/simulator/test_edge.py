@@ -1,4 +1,4 @@
-"""What stands before the simulated API: limits that count, ids that sort, rows."""
+"""What stands before the simulated API: ids that sort, rows."""
 
 from __future__ import annotations
 
@@ -6,30 +6,8 @@ from datetime import date
 
 from loom.core.model import ModelCard
 from loom.server.simulator.front import correlation_id
-from loom.server.simulator.meter import Meter
 from loom.server.simulator.rows import model_rows
 from loom.testing.clock import FakeDice
-
-
-def test_a_meter_counts_the_last_minute() -> None:
-    """What is older than a minute is free again; nothing goes below zero."""
-    meter = Meter(requests_per_minute=2, tokens_per_minute=100)
-    meter.add(0.0, 60)
-    meter.add(30.0, 70)
-
-    full = meter.headers(70)
-    meter.add(60.0, 5)
-    later = meter.headers(5)
-
-    assert ("0", "0") == (
-        full["x-ratelimit-remaining-tokens-minute"],
-        full["x-ratelimit-remaining-req-minute"],
-    )
-    assert ("25", "0", "5") == (
-        later["x-ratelimit-remaining-tokens-minute"],
-        later["x-ratelimit-remaining-req-minute"],
-        later["x-ratelimit-tokens-query-cost"],
-    )
 
 
 def test_correlation_ids_sort_by_time() -> None:

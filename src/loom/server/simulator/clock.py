@@ -51,10 +51,12 @@ class SimulatedClock(Clock):
         with self._lock:
             self._wakers.add(wake)
         try:
-            while (left_s := due_s - self.monotonic_s()) > 0:
+            left_s = seconds
+            while left_s > 0:
                 moved.clear()
                 if await self._passed(left_s, moved):
                     return
+                left_s = due_s - self.monotonic_s()
         finally:
             with self._lock:
                 self._wakers.discard(wake)

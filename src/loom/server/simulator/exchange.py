@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from loom.core.errors import LoomError
 from loom.core.model import ModelCard
 from loom.core.response import Usage
 
@@ -25,6 +26,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         query: What stands behind the question mark; empty without one.
         headers: Names in lower case; of two equal names the last.
         body: As it came.
+        clean: Whether its key was taken out.
     """
 
     number: int
@@ -33,6 +35,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     query: str
     headers: Mapping[str, str]
     body: bytes
+    clean: bool = False
 
 
 class Exchange(msgspec.Struct, kw_only=True):
@@ -47,13 +50,17 @@ class Exchange(msgspec.Struct, kw_only=True):
         at_s: When it came, in Unix seconds.
         key: The key's fingerprint; empty without a key.
         card: The model; None if it is unknown.
+        problem: Why the body could not be read; None if it could.
         fault: The name of the fault that befalls it; None for none.
+        made: Whether the API itself was asked, whatever a fault left of its answer.
         status: The status that was sent; None as long as there is none.
         sent: The answer's headers; names in lower case.
         pieces: The answer's body as it was sent.
         usage: Tokens of the answer; None if it used none.
+        taken_s: When the limits let it in, by their clock; None before.
         charged: What it is charged against the minute's tokens until now.
-        settled: Whether that is final.
+        query_cost: What its answer costs against the minute's tokens.
+        settled: Whether the limits know what its answer used.
         ended_s: When its answer ended, by the monotonic clock; None before.
     """
 
@@ -64,12 +71,16 @@ class Exchange(msgspec.Struct, kw_only=True):
     at_s: float
     key: str = ""
     card: ModelCard | None = None
+    problem: LoomError | None = None
     fault: str | None = None
+    made: bool = False
     status: int | None = None
     sent: list[tuple[bytes, bytes]] = []
     pieces: list[bytes] = msgspec.field(default_factory=list)
     usage: Usage | None = None
+    taken_s: float | None = None
     charged: int = 0
+    query_cost: int = 0
     settled: bool = False
     ended_s: float | None = None
 
@@ -78,6 +89,11 @@ class Exchange(msgspec.Struct, kw_only=True):
         """The model that is asked for; empty if none is named."""
         model = (self.fields or {}).get("model")
         return model if isinstance(model, str) else ""
+
+    @property
+    def limited_model(self) -> str:
+        """The model that limits are counted for: its own id, whatever alias was used."""
+        return self.card.id if self.card is not None else self.model
 
     @property
     def streamed(self) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loom.core.ambient import Clock, Dice
 from loom.core.errors import InvalidAPIKey
 from loom.core.model import ModelCard
-from loom.core.response import Usage
 from loom.server.desk import Desk, Outcome
-from loom.server.simulator.meter import Meter
+from loom.server.simulator.exchange import CURRENT
+from loom.server.simulator.quota import Limiter
 from loom.server.simulator.rows import model_rows
 
 __all__ = ["SimulatedEdge", "correlation_id"]
@@ -52,6 +51,7 @@ class SimulatedEdge(Desk):
         seed: Makes ids repeat.
         clock: Tells the time.
         dice: Draws correlation ids and latencies.
+        limiter: Knows what is left of a minute.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class SimulatedEdge(Desk):
         seed: int,
         clock: Clock,
         dice: Dice,
+        limiter: Limiter,
     ) -> None:
         self._key = key
         self._cards = cards
@@ -69,7 +70,7 @@ class SimulatedEdge(Desk):
         self._clock = clock
         self._dice = dice
         self._count = itertools.count()
-        self._meters: defaultdict[str, Meter] = defaultdict(Meter)
+        self._limiter = limiter
 
     def admit(self, authorization: str | None) -> None:
         """
@@ -110,12 +111,19 @@ class SimulatedEdge(Desk):
         request_id = correlation_id(int(self._clock.now().timestamp() * 1000), self._dice)
         low, high = _PROXY_MS
         proxy_ms = low + int(self._dice.random() * (high - low + 1))
-        upstream_ms = round(outcome.elapsed_s * 1000)
+        exchange = CURRENT.get()
+        elapsed_s = outcome.elapsed_s
+        if exchange is not None:
+            # The application does not see the latency before it.
+            elapsed_s = self._clock.monotonic_s() - exchange.began_s
+        upstream_ms = round(elapsed_s * 1000)
         headers = {"mistral-correlation-id": request_id, "x-kong-request-id": request_id}
         if outcome.admitted:
             headers["x-max-retry-attempts-reached"] = "false"
-            if outcome.usage is not None:
-                headers |= self._limits(outcome.model or "", outcome.usage)
+            if outcome.usage is not None and exchange is not None:
+                exchange.usage = outcome.usage
+                self._limiter.settle(exchange)
+                headers |= self._limiter.headers(exchange)
             headers["x-envoy-upstream-service-time"] = str(upstream_ms)
         headers["server"] = "loom-simulator"
         headers["access-control-allow-origin"] = "*"
@@ -128,10 +136,3 @@ class SimulatedEdge(Desk):
         headers["strict-transport-security"] = "max-age=15552000; includeSubDomains; preload"
         headers["x-content-type-options"] = "nosniff"
         return headers
-
-    def _limits(self, model: str, usage: Usage) -> dict[str, str]:
-        # Recorded: 122 tokens in all, 16 of them cached, cost 106 (contract, section 5).
-        cost = usage.input_tokens - usage.cached_tokens + usage.output_tokens
-        meter = self._meters[model]
-        meter.add(self._clock.monotonic_s(), cost)
-        return meter.headers(cost)

@@ -15,14 +15,16 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from loom.core.ambient import Clock
-from loom.core.errors import LoomError, RequestTooLarge
+from loom.core.errors import InvalidRequest, LoomError, RequestTooLarge
 from loom.core.model import ModelCard
+from loom.core.response import Usage
 from loom.core.secret import Secret
-from loom.server.app import BODY_BYTES
 from loom.server.desk import Desk, Outcome
 from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
 from loom.server.simulator.exchange import CURRENT, Asked, Exchange
+from loom.server.simulator.journal import Journal
 from loom.wire.dialect import Dialect
+from loom.wire.mistral.usage import decode_usage
 
 __all__ = ["AsgiApp", "Check", "Fault", "FaultPlan", "Gate", "Station"]
 
@@ -30,6 +32,9 @@ AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Check: TypeAlias = Callable[[Exchange], None]
 """Raises the `LoomError` that the real API would answer a request with."""
+
+# As `server/app.py`: what a request's body may weigh.
+_BODY_BYTES = 64 * 1024 * 1024
 
 _decode = msgspec.json.Decoder().decode
 
@@ -70,10 +75,7 @@ class FaultPlan(Protocol):
 
 
 class Station(Protocol):
-    """Sees each exchange at its beginning, before its answer, and at its end."""
-
-    def begin(self, exchange: Exchange) -> None:
-        """A request came."""
+    """Sees each exchange at its end."""
 
     def end(self, exchange: Exchange) -> None:
         """Its answer was sent, or its caller is gone."""
@@ -90,7 +92,8 @@ class Gate:
         clock: Tells the time and waits.
         find: The card of a model; None for one that is unknown.
         checks: Asked in this order, for requests that are charged.
-        stations: Told in this order; at the end in the same order.
+        stations: Told at the end, in this order.
+        journal: Takes requests down when they come, and their ends.
         faults: The plan of faults; None for none.
         house: Answers the simulator's own paths, `/_sim/...`.
         latency_s: Seconds before an answer.
@@ -106,6 +109,7 @@ class Gate:
         find: Callable[[str], ModelCard | None],
         checks: Sequence[Check] = (),
         stations: Sequence[Station] = (),
+        journal: Journal | None = None,
         faults: FaultPlan | None = None,
         house: AsgiApp | None = None,
         latency_s: float = 0.0,
@@ -117,6 +121,7 @@ class Gate:
         self._find = find
         self._checks = checks
         self._stations = stations
+        self._journal = journal
         self._faults = faults
         self._house = house
         self._latency_s = latency_s
@@ -140,22 +145,28 @@ class Gate:
         if self._house is not None and scope["path"].startswith("/_sim/"):
             await self._house(scope, receive, send)
             return
-        problem: LoomError | None = None
+        problem = None
         body = b""
         try:
-            body = await read_body(receive, BODY_BYTES)
+            body = await read_body(receive, _BODY_BYTES)
         except CallerGone:
             return
         except RequestTooLarge as error:
+            # Told when the key was compared: who has none is not told what we take.
             problem = error
         exchange = self._begun(scope, body)
+        exchange.problem = problem
         CURRENT.set(exchange)
         try:
-            await self._pass(exchange, scope, receive, send, problem)
+            await self._pass(exchange, scope, receive, send)
         finally:
             exchange.ended_s = self._clock.monotonic_s()
+            if exchange.taken_s is not None and exchange.status == 200 and not exchange.usage:
+                exchange.usage = _usage_of(exchange)
             for station in self._stations:
                 station.end(exchange)
+            if self._journal is not None:
+                self._journal.end(exchange)
 
     def _begun(self, scope: Scope, body: bytes) -> Exchange:
         headers = {
@@ -177,68 +188,85 @@ class Gate:
             at_s=self._clock.now().timestamp(),
             key=_fingerprint(headers.get("authorization")),
         )
-        for station in self._stations:
-            station.begin(exchange)
+        if self._journal is not None:
+            self._journal.begin(exchange)
         return exchange
 
-    async def _pass(
-        self,
-        exchange: Exchange,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        problem: LoomError | None,
-    ) -> None:
-        async def noting(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                exchange.sent = message["headers"]
-            elif message["body"]:
-                exchange.pieces.append(message["body"])
-            await send(message)
-
-        async def rest(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._answer(exchange, scope, receive, send, problem)
+    async def _pass(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        async def rest(scope: Scope, again: Receive, send: Send) -> None:
+            send = _noting(exchange, send)
+            if await self._admitted(exchange, scope, send):
+                if self._latency_s:
+                    # Not the application's `receive`: that one still has the body to give.
+                    await until_gone(receive, self._clock.sleep(self._latency_s))
+                await self._app(scope, again, send)
 
         fault = None if self._faults is None else self._faults.plan(exchange)
         if exchange.model:
             exchange.card = self._find(exchange.model)
         again = _again(exchange.body, receive)
         if fault is None:
-            await rest(scope, again, noting)
+            await rest(scope, again, send)
             return
         exchange.fault = fault.name
-        await fault.act(scope, again, noting, rest)
+        await fault.act(scope, again, _noting(exchange, send, unless_made=True), rest)
 
-    async def _answer(
-        self,
-        exchange: Exchange,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        problem: LoomError | None,
-    ) -> None:
+    async def _admitted(self, exchange: Exchange, scope: Scope, send: Send) -> bool:
+        """Whether the application shall answer; if not, the request was refused."""
+        if scope["path"] not in _CHARGED or scope["method"] != "POST":
+            return True
         try:
-            if scope["path"] in _CHARGED and scope["method"] == "POST":
-                self._desk.admit(exchange.asked.headers.get("authorization"))
-                if problem is not None:
-                    raise problem
-                for check in self._checks:
-                    check(exchange)
+            self._desk.admit(exchange.asked.headers.get("authorization"))
+            if exchange.problem is not None:
+                raise exchange.problem
+            # What is no JSON object is refused by the application, in its words.
+            for check in self._checks if exchange.fields is not None else ():
+                check(exchange)
+        except RecursionError:
+            # Python's own limit: the vendor's is not known.
+            deep = InvalidRequest("the body is nested too deeply")
+            await self._refuse(deep, exchange, send)
+            return False
         except LoomError as error:
             await self._refuse(error, exchange, send)
-            return
-        if self._latency_s:
-            await until_gone(receive, self._clock.sleep(self._latency_s))
-        await self._app(scope, receive, send)
+            return False
+        return True
 
     async def _refuse(self, error: LoomError, exchange: Exchange, send: Send) -> None:
         reply = self._dialect.encode_error(error)
         elapsed_s = self._clock.monotonic_s() - exchange.began_s
         admitted = reply.status != 401
         outcome = Outcome(status=reply.status, admitted=admitted, elapsed_s=elapsed_s)
-        headers = {**reply.headers, **self._desk.headers(outcome)}
+        limits = {} if error.rate_limit is None else error.rate_limit.headers
+        headers = {**reply.headers, **self._desk.headers(outcome), **limits}
         await Line(send).whole(reply.status, headers, reply.body)
+
+
+def _noting(exchange: Exchange, send: Send, *, unless_made: bool = False) -> Send:
+    """Keep what is sent; behind a fault only where the application was not asked."""
+
+    async def noting(message: Any) -> None:
+        if not (unless_made and exchange.made):
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                exchange.sent = message["headers"]
+            elif message.get("body"):
+                exchange.pieces.append(message["body"])
+        await send(message)
+
+    exchange.made = not unless_made
+    return noting
+
+
+def _usage_of(exchange: Exchange) -> Usage | None:
+    """The usage that a streamed answer told at its end."""
+    for piece in reversed(exchange.pieces):
+        if b'"usage"' in piece:
+            for event in reversed(piece.split(b"data: ")):
+                fields = _object(event)
+                if fields is not None and fields.get("usage"):
+                    return decode_usage(fields["usage"])
+    return None
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

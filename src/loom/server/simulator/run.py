@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from loom.core.ambient import Clock, SystemClock, SystemDice
-from loom.core.model import ModelCard
+from loom.core.ambient import Clock, SystemClock
 from loom.core.provider import LLMProvider
-from loom.providers.scripted import ScriptedProvider
 from loom.server.simulator.clock import SimulatedClock
-from loom.server.simulator.front import SimulatedEdge
+from loom.server.simulator.journal import Journal
 from loom.server.simulator.listener import HOST, Listener
 from loom.server.simulator.options import (
     ChargeAt,
@@ -23,9 +21,6 @@ from loom.server.simulator.options import (
     Tier,
     WindowKind,
 )
-
-if TYPE_CHECKING:
-    from loom.catalog.lookup import Catalog
 
 __all__ = ["SIMULATOR_KEY", "Simulator"]
 
@@ -42,6 +37,7 @@ class Simulator:
     Attributes:
         options: What was chosen.
         clock: Its time: `clock.advance(60)` lets a minute pass at once.
+        journal: Every request, without its key.
 
     Args:
         port: Where to listen; 0 lets the kernel choose a free port.
@@ -111,7 +107,9 @@ class Simulator:
             replay=None if replay is None else Path(replay),
         )
         self.clock = SimulatedClock(clock or SystemClock())
+        self.journal = Journal(journal_size)
         self._provider = provider
+        self._resets: list[Callable[[], None]] = []
         self._listener: Listener | None = None
 
     @property
@@ -155,6 +153,12 @@ class Simulator:
         if listener is not None:
             listener.stop()
 
+    def reset(self) -> None:
+        """Begin anew: an empty journal, unused limits and credits; the time goes on."""
+        self.journal.clear()
+        for reset in self._resets:
+            reset()
+
     def abandon(self) -> None:
         """Forget the server in a forked child, where its thread does not exist."""
         listener, self._listener = self._listener, None
@@ -175,49 +179,14 @@ class Simulator:
         self.stop()
 
     def _app(self) -> Any:
-        from loom.catalog.lookup import Catalog  # noqa: PLC0415 - reads the rows
-        from loom.server.app import build_app  # noqa: PLC0415 - start-up time
-        from loom.server.simulator.archive import OpenEdge, archive_app  # noqa: PLC0415 - the same
-        from loom.server.simulator.gate import Gate  # noqa: PLC0415 - start-up time
-        from loom.wire.mistral.dialect import MistralDialect  # noqa: PLC0415 - start-up time
+        from loom.server.simulator.build import build_gate  # noqa: PLC0415 - start-up time
 
-        options = self.options
-        catalog = Catalog.builtin()
-        dialect = MistralDialect()
-
-        def find(model: str) -> ModelCard | None:
-            return self._card(catalog, model)
-
-        archive = archive_app(options, dialect)
-        edge = (SimulatedEdge if archive is None else OpenEdge)(
-            key=None if options.any_key else self.api_key,
-            cards=lambda: self._cards(catalog),
-            seed=options.seed,
+        gate, self._resets = build_gate(
+            self.options,
+            key=None if self.options.any_key else self.api_key,
+            provider=self._provider,
             clock=self.clock,
-            dice=SystemDice(options.seed),
+            journal=self.journal,
+            reset=self.reset,
         )
-        provider = self._provider or ScriptedProvider(
-            seed=options.seed,
-            words_per_second=options.words_per_second,
-            clock=self.clock,
-            knows=lambda model: find(model) is not None,
-        )
-        return Gate(
-            archive or build_app(provider, dialect, edge, clock=self.clock),
-            desk=edge,
-            dialect=dialect,
-            clock=self.clock,
-            find=find,
-            latency_s=options.latency_s,
-        )
-
-    def _day(self) -> date:
-        return self.options.as_of or self.clock.now().date()
-
-    def _card(self, catalog: Catalog, model: str) -> ModelCard | None:
-        card = catalog.find(model, self._day())
-        # A retired model is as unknown to the API as one that never was (contract, section 6).
-        return None if card is None or card.state == "retired" else card
-
-    def _cards(self, catalog: Catalog) -> Sequence[ModelCard]:
-        return catalog.cards(self._day(), "mistral")
+        return gate

@@ -1,0 +1,102 @@
+"""Puts the parts of a simulator together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+
+from loom.catalog.lookup import Catalog
+from loom.core.ambient import SystemDice
+from loom.core.model import ModelCard
+from loom.core.provider import LLMProvider
+from loom.server.app import build_app
+from loom.server.prefixes import PrefixMemory
+from loom.server.simulator.archive import OpenEdge, archive_app
+from loom.server.simulator.cast import Cast
+from loom.server.simulator.checks import StrictCheck, prompt_tokens
+from loom.server.simulator.clock import SimulatedClock
+from loom.server.simulator.front import SimulatedEdge
+from loom.server.simulator.gate import Gate
+from loom.server.simulator.house import House
+from loom.server.simulator.journal import Journal
+from loom.server.simulator.options import SimulatorOptions
+from loom.server.simulator.quota import Credits, Limiter
+from loom.wire.mistral.dialect import MistralDialect
+
+__all__ = ["build_gate"]
+
+
+def build_gate(
+    options: SimulatorOptions,
+    *,
+    key: str | None,
+    provider: LLMProvider | None,
+    clock: SimulatedClock,
+    journal: Journal,
+    reset: Callable[[], None],
+) -> tuple[Gate, list[Callable[[], None]]]:
+    """
+    Make the application that a simulator serves.
+
+    Args:
+        options: What was chosen.
+        key: The key that is accepted; None accepts every key that is not empty.
+        provider: Who answers; None answers from the prompt.
+        clock: The simulator's time.
+        journal: Where requests are taken down.
+        reset: What `POST /_sim/reset` does.
+
+    Returns:
+        The application, and what makes its parts begin anew.
+
+    Raises:
+        ConfigInvalid: If an option cannot be had.
+    """
+    catalog = Catalog.builtin()
+
+    def day() -> date:
+        return options.as_of or clock.now().date()
+
+    def find(model: str) -> ModelCard | None:
+        card = catalog.find(model, day())
+        # A retired model is as unknown to the API as one that never was (contract, section 6).
+        return None if card is None or card.state == "retired" else card
+
+    dialect = MistralDialect()
+    archive = archive_app(options, dialect)
+    limiter = Limiter(options, clock=clock, count=prompt_tokens)
+    money = [] if options.credits_usd is None else [Credits(options.credits_usd)]
+    edge = (SimulatedEdge if archive is None else OpenEdge)(
+        key=key,
+        cards=lambda: catalog.cards(day(), "mistral"),
+        seed=options.seed,
+        clock=clock,
+        dice=SystemDice(options.seed),
+        limiter=limiter,
+    )
+    cast = Cast(options, clock=clock, find=find)
+    # What was recorded was checked by the real API; a provider knows its own models.
+    strict = [StrictCheck(find if provider is None else None)] if archive is None else []
+    gate = Gate(
+        archive
+        or build_app(
+            provider or cast.chat(),
+            dialect,
+            edge,
+            clock=clock,
+            infill=cast.infill(),
+            embeddings=cast.embeddings(),
+            prefixes=PrefixMemory(),
+        ),
+        desk=edge,
+        dialect=dialect,
+        clock=clock,
+        find=find,
+        # Who cannot pay is not counted.
+        checks=[*strict, *(each.check for each in money), limiter.check],
+        stations=[limiter, *money],
+        journal=journal,
+        house=House(journal=journal, clock=clock, reset=reset),
+        latency_s=options.latency_s,
+    )
+    return gate, [limiter.reset, gate.reset, *(each.reset for each in money)]
