@@ -211,10 +211,11 @@ async def test_streams_are_limited_and_counted_too() -> None:
                     await third.final()
 
     assert not response.rate_limit.headers
-    used = response.usage.total_tokens + second.usage.total_tokens
+    used = sum(u.total_tokens - u.cached_tokens for u in (response.usage, second.usage))
     assert 100_000 - used == second.rate_limit.remaining_tokens_minute
     assert 0 == second.rate_limit.remaining_requests_minute
-    assert second.usage.total_tokens == second.rate_limit.query_cost_tokens
+    cost = second.usage.total_tokens - second.usage.cached_tokens
+    assert cost == second.rate_limit.query_cost_tokens
 
 
 def test_keys_and_models_have_windows_of_their_own() -> None:
@@ -265,7 +266,7 @@ def test_a_corrected_charge_gives_back_what_was_not_used() -> None:
         first = mistral.chat("Say hello", max_tokens=900)
         second = mistral.chat("Say hello", max_tokens=900)
 
-    used = first.usage.total_tokens + second.usage.total_tokens
+    used = sum(u.total_tokens - u.cached_tokens for u in (first.usage, second.usage))
     assert 1000 - used == second.rate_limit.remaining_tokens_minute
 
 
