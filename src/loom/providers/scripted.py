@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from loom.catalog.estimate import rough_tokens
 from loom.core.ambient import Clock, SystemClock
 from loom.core.errors import InvalidRequest, LoomError, ModelNotFound
 from loom.core.events import (
@@ -41,9 +42,6 @@ Split: TypeAlias = Callable[[str], Sequence[str]]
 ScriptItem: TypeAlias = str | Message | LLMResponse | LoomError | Sequence[StreamEvent | LoomError]
 """A text, a turn, a whole response, an error, or the events themselves (an error raises)."""
 
-# About what Mistral's vocabularies make of English: short words whole, long ones in pieces of
-# six, each sign its own; other scripts about two characters a token.
-_TOKEN = re.compile(r"\s?[A-Za-z0-9]{1,6}|\s?[^\w\s]|\s+|\s?\w{1,2}")
 _WORD = re.compile(r"\s*\S+|\s+$")
 # Template tokens around each message; and what a small image or document cost when recorded.
 _MESSAGE_TOKENS = 4
@@ -53,19 +51,6 @@ _CALL_TOKENS = 2
 _THINKING_TOKENS = 2
 # More answers than this to one request are a mistake, and would hold the event loop.
 _MOST_CHOICES = 64
-
-
-def rough_tokens(text: str) -> Sequence[str]:
-    """
-    An estimate of a text's tokens: pieces of at most six letters, with the space before them.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        Pieces that joined are the text.
-    """
-    return _TOKEN.findall(text)
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
