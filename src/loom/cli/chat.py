@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import date
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import rich_click as click
 
-from loom.cli.attachment import read_attachment, read_stdin, utf8
 from loom.cli.connect import connect, connection_options
 from loom.cli.listen import Listener
 from loom.cli.options import common_options, pass_terminal
-from loom.cli.terminal import Terminal
-from loom.core.messages import Message, Part
+from loom.cli.prompt import prompt_options, read_question
+from loom.cli.terminal import Terminal, dollars
+from loom.core.errors import BudgetExceeded
+from loom.core.messages import Message
 from loom.core.request import ResponseFormat
+
+if TYPE_CHECKING:
+    from loom.client.blocking import Mistral
 
 __all__ = ["chat"]
 
@@ -27,20 +31,35 @@ _EPILOG = (
 )
 
 
+class _Dollars(click.ParamType[Decimal]):
+    name = "dollars"
+
+    def convert(
+        self, value: str | Decimal, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Decimal:
+        """Read `0.05`."""
+        try:
+            amount = Decimal(value)
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        if not amount.is_finite() or amount < 0:
+            self.fail(f"{value!r} is not an amount in US dollars, for example 0.05", param, ctx)
+        return amount
+
+
 @click.command(epilog=_EPILOG)
-@click.argument("prompt", nargs=-1)
+@prompt_options
 @connection_options
-@click.option("-s", "--system", metavar="TEXT", help="What the model is told about its task.")
-@click.option(
-    "-a",
-    "--attach",
-    multiple=True,
-    metavar="FILE",
-    help="Add an image, a document, a sound or a text; `-` is standard input.",
-)
 @click.option("--schema", type=click.Path(path_type=Path), help="Answer as this JSON schema says.")
 @click.option("--temperature", type=float, metavar="X", help="0 to 2: how freely words are drawn.")
 @click.option("--max-tokens", type=int, metavar="N", help="The longest answer.")
+@click.option(
+    "--fit",
+    type=click.Choice(["error", "slide"]),
+    help="What is too long for the model: refuse it, or leave out the oldest turns.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be sent and its cost; send nothing.")
+@click.option("--max-cost", type=_Dollars(), metavar="USD", help="Send nothing that may cost more.")
 @click.option(
     "--stream/--no-stream",
     default=None,
@@ -51,36 +70,73 @@ _EPILOG = (
 @click.pass_context
 def chat(context: click.RichContext, terminal: Terminal, /, **given: Any) -> None:
     """Ask a model; the answer goes to standard output, costs to standard error."""
-    message = _question(given["prompt"], given["attach"])
-    if message is None:
-        # Somebody typed `looms chat` and waits: say what can be done, and leave.
-        click.echo(context.get_help(), err=True)
-        context.exit(2)
-    messages = [message] if given["system"] is None else [Message.system(given["system"]), message]
-    options = {name: given[name] for name in ("temperature", "max_tokens")}
+    question = read_question(context, given)
+    options = dict(question.options)
+    for name in ("temperature", "max_tokens", "fit"):
+        if given[name] is not None:
+            options[name] = given[name]
     if given["schema"] is not None:
         options["response_format"] = _response_format(given["schema"])
     stream = not terminal.json if given["stream"] is None else given["stream"]
     as_of: date | None = given["as_of"]
-    with connect(terminal, model=given["model"], sim=given["sim"], as_of=as_of) as client:
+    dry: bool = given["dry_run"]
+    model = given["model"] or options.pop("model", None)
+    with connect(terminal, model=model, sim=given["sim"], as_of=as_of, offline=dry) as client:
+        if given["max_cost"] is not None:
+            _check_cost(terminal, client, question.messages, options, given["max_cost"])
         listener = Listener(terminal, client, as_of=as_of)
-        if stream:
-            listener.stream(messages, options)
+        if dry:
+            _show_plan(terminal, client, question.messages, options)
+        elif stream:
+            listener.stream(question.messages, options)
         else:
-            listener.chat(messages, options)
+            listener.chat(question.messages, options)
 
 
-def _question(words: tuple[str, ...], attached: tuple[str, ...]) -> Message | None:
-    parts = [read_attachment(source) for source in attached]
-    # An attachment from standard input has read it to its end.
-    piped = "" if "-" in attached else utf8(read_stdin(), "standard input").strip("\n")
-    texts = [text for text in (piped, " ".join(words)) if text.strip()]
-    content: list[str | Part] = [*(["\n\n".join(texts)] if texts else []), *parts]
-    if content:
-        return Message.user(*content)
-    if sys.stdin is not None and sys.stdin.isatty():
-        return None
-    raise click.UsageError("there is no prompt: give one as an argument or on standard input")
+def _check_cost(
+    terminal: Terminal,
+    client: Mistral,
+    messages: list[Message],
+    options: dict[str, Any],
+    limit: Decimal,
+) -> None:
+    quoted = client.quote(messages, **options)
+    if quoted.max_cost_usd is None:
+        raise BudgetExceeded(
+            f"what {quoted.model!r} costs is unknown, so --max-cost {limit} cannot be kept",
+            hint="Take a model with a known price (`looms models`), or add its price to"
+            " prices.toml.",
+            attempts=0,
+        )
+    if quoted.max_cost_usd > limit:
+        raise BudgetExceeded(
+            f"the call may cost {dollars(quoted.max_cost_usd)}, more than --max-cost {limit}",
+            hint="Raise --max-cost, lower --max-tokens, or take a cheaper model.",
+            attempts=0,
+        )
+    if quoted.estimated:
+        terminal.warn(f"--max-cost is kept by an estimate: {quoted.reason}")
+
+
+def _show_plan(
+    terminal: Terminal, client: Mistral, messages: list[Message], options: dict[str, Any]
+) -> None:
+    from loom.cli.quote import quote_line, quote_object  # noqa: PLC0415 - start-up time
+
+    plan = client.plan(messages, **options)
+    if terminal.json:
+        fields = msgspec.structs.asdict(plan)
+        terminal.write_json({**fields, "quote": quote_object(plan.quote)})
+        return
+    body = msgspec.json.format(msgspec.json.encode(plan.body), indent=2)
+    terminal.write(body.decode() + "\n")
+    for repair in plan.repairs:
+        terminal.say(f"repair: {repair}")
+    if plan.room is not None:
+        terminal.say(f"room: {plan.room:,} of {plan.window:,} tokens are left in the window")
+    if plan.quote.estimated:
+        terminal.say(f"an estimate: {plan.quote.reason}")
+    terminal.used(f"nothing was sent · {quote_line(plan.quote)}")
 
 
 def _response_format(path: Path) -> ResponseFormat:

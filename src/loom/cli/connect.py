@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import rich_click as click
 
 from loom.cli.options import as_of_option
 from loom.cli.terminal import Terminal
 from loom.config.load import load_settings
+from loom.transport.contract import HttpRequest, Transport
 
 if TYPE_CHECKING:
     from loom.client.blocking import Mistral
 
-__all__ = ["connect", "connection_options"]
+__all__ = ["connect", "connection_options", "model_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS = (
-    click.option("-m", "--model", metavar="ID", help="The model; `looms models` lists them."),
-    click.option("--sim", is_flag=True, help="Ask the simulator: no key, no network, no cost."),
-    as_of_option,
-)
+_MODEL = click.option("-m", "--model", metavar="ID", help="The model; `looms models` lists them.")
+_SIM = click.option("--sim", is_flag=True, help="Ask the simulator: no key, no network, no cost.")
 
 
 def connection_options(command: F) -> F:
@@ -36,12 +34,30 @@ def connection_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return _MODEL(_SIM(as_of_option(command)))
 
 
-def connect(terminal: Terminal, *, model: str | None, sim: bool, as_of: date | None) -> Mistral:
+def model_options(command: F) -> F:
+    """
+    Add the options of what asks nobody: `-m`, `--as-of`.
+
+    Args:
+        command: A command's function.
+
+    Returns:
+        The same, with the options.
+    """
+    return _MODEL(as_of_option(command))
+
+
+def connect(
+    terminal: Terminal,
+    *,
+    model: str | None,
+    sim: bool = False,
+    as_of: date | None,
+    offline: bool = False,
+) -> Mistral:
     """
     A client as flags and settings say.
 
@@ -50,6 +66,7 @@ def connect(terminal: Terminal, *, model: str | None, sim: bool, as_of: date | N
         model: The flag; None: the settings', or the client's own.
         sim: Whether the simulator answers.
         as_of: The day whose models and prices hold; None: the settings', or today.
+        offline: True for what only counts: no key is needed, and nothing can be sent.
 
     Returns:
         The client; close it, or use it in a `with` block.
@@ -71,4 +88,16 @@ def connect(terminal: Terminal, *, model: str | None, sim: bool, as_of: date | N
         "as_of": as_of,
     }
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if offline:
+        return Mistral("no-key-is-needed", transport=_Shut(), **given)
     return Mistral(sim=sim, **given)
+
+
+class _Shut(Transport):
+    """A transport through which nothing goes."""
+
+    def open(self, request: HttpRequest) -> NoReturn:
+        raise RuntimeError(f"nothing may be sent, and this was to go to {request.url}")
+
+    async def aclose(self) -> None:
+        """Hold nothing, so give nothing back."""
