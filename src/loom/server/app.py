@@ -70,8 +70,8 @@ def build_app(
             reports.
 
     Returns:
-        An ASGI application with `/v1/chat/completions`, `/v1/models`, `/v1/models/{id}` and
-        `/health`.
+        An ASGI application with `/v1/chat/completions`, `/v1/models`, `/v1/models/{id}`,
+        `/health` and `/openapi.json`.
     """
     # Importing starlette costs more than the rest of the package: only who serves pays for it.
     from starlette.applications import Starlette  # noqa: PLC0415 - start-up time
@@ -83,6 +83,7 @@ def build_app(
         answers["fim/completions"] = partial(house.fill_in, infill)
     if embeddings is not None:
         answers["embeddings"] = partial(house.embed, embeddings)
+    house.posts = tuple(answers)
     app = Starlette(
         routes=[
             *(
@@ -92,6 +93,7 @@ def build_app(
             Route("/v1/models", _Endpoint(house.models, house), methods=["GET"]),
             Route("/v1/models/{id}", _Endpoint(house.model, house), methods=["GET"]),
             Route("/health", _Endpoint(house.health, house), methods=["GET"]),
+            Route("/openapi.json", _Endpoint(house.document, house), methods=["GET"]),
         ],
         exception_handlers={
             404: partial(house.stray, 404, "Not Found"),
@@ -163,9 +165,15 @@ class _House:
         self.desk = desk
         self.clock = clock
         self.prefixes = prefixes
+        self.posts: tuple[str, ...] = ()
 
     async def health(self, call: _Call) -> None:
         await call.line.whole(200, _JSON, b'{"status":"ok"}')
+
+    async def document(self, call: _Call) -> None:
+        from loom.server.openapi import openapi_document  # noqa: PLC0415 - seldom asked for
+
+        await call.line.whole(200, _JSON, msgspec.json.encode(openapi_document(self.posts)))
 
     async def models(self, call: _Call) -> None:
         self.admit(call)
