@@ -193,8 +193,9 @@ async def _length(scene: Scene) -> None:
     async with scene.answer() as answer:
         body = b"".join([piece async for piece in answer.pieces])
         off = int(scene.fault.number("off"))
-        await scene.wire.head(answer.status, answer.headers, max(0, len(body) + off))
-    await scene.wire.body(body)
+        length = max(0, len(body) + off)
+        # In one write: a reader that has the whole body before the rest comes may never see it.
+        await scene.wire.head(answer.status, answer.headers, length, then=body)
     await scene.wire.end("close")
 
 

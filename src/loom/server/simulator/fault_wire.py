@@ -54,6 +54,8 @@ class Wire:
         self._lost = lost_of(scope)
         self._clock = clock
         self._exchange = exchange
+        # What the application answers the gate takes down itself.
+        self.notes = True
         self.shape: Callable[[bytes], AsyncGenerator[bytes, None]] | None = None
         self.close_late_s = 0.0
         self._chunked = False
@@ -75,7 +77,12 @@ class Wire:
             self._write(piece)
 
     async def head(
-        self, status: int, headers: Sequence[tuple[bytes, bytes]], length: int | None
+        self,
+        status: int,
+        headers: Sequence[tuple[bytes, bytes]],
+        length: int | None,
+        *,
+        then: bytes = b"",
     ) -> None:
         """
         Write status line and headers.
@@ -84,8 +91,10 @@ class Wire:
             status: The status.
             headers: Without those of framing.
             length: For `content-length`; None: the body comes in chunks.
+            then: What goes out in the same write, as it is.
         """
-        self._exchange.status, self._exchange.sent = status, list(headers)
+        if self.notes:
+            self._exchange.status, self._exchange.sent = status, list(headers)
         self._chunked = length is None
         framing = (b"transfer-encoding", b"chunked")
         if length is not None:
@@ -93,12 +102,13 @@ class Wire:
         lines = [(name, value) for name, value in headers if name not in _FRAMING]
         lines += [framing, (b"connection", b"close")]
         text = b"".join(b"%b: %b\r\n" % line for line in lines)
-        await self.raw(b"HTTP/1.1 %d \r\n%b\r\n" % (status, text))
+        await self.raw(b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, text, then))
 
     async def body(self, data: bytes) -> None:
         """Write a piece of the body."""
         if data:
-            self._exchange.pieces.append(data)
+            if self.notes:
+                self._exchange.pieces.append(data)
             await self.raw(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def end(self, how: str = "clean") -> None:
@@ -238,6 +248,8 @@ def door_protocol() -> type[asyncio.Protocol]:
 
     class Door(kind):  # type: ignore[misc]  # one of three, whichever is installed
         """A connection that the application can reach."""
+
+        app: Any
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)

@@ -152,6 +152,7 @@ class _Happening:
         wire = Wire(scope, self._clock, self._exchange)
 
         def answer(*, swapped: bool = False) -> Any:
+            wire.notes = False
             first = _swapped(self._exchange) if swapped else body
             return _answered(rest, scope, _again(first, receive))
 
