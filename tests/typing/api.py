@@ -22,10 +22,13 @@ from loom import (
     Message,
     Mistral,
     ModelCard,
+    Plan,
+    Quote,
     Stream,
     StreamEvent,
     TextDelta,
     Timeouts,
+    TokenCount,
     ToolCall,
     ToolSpec,
     Usage,
@@ -49,6 +52,7 @@ def blocking() -> None:
         base_url="https://api.mistral.ai/v1",
         headers={"x-team": "red"},
         as_of=date(2024, 11, 30),
+        fit="slide",
     )
     with Mistral(sim=True) as again:
         assert_type(again, Mistral)
@@ -82,6 +86,13 @@ def blocking() -> None:
 
     client.chat("Weather?", output=Weather, temperature=0.2, stop=["\n"], timeout_s=3)
     client.chat("Weather?", tools=[ToolSpec(name="weather", parameters={"type": "object"})])
+    assert_type(client.count("Hello"), TokenCount)
+    quote = client.quote("Hello", [ToolSpec(name="weather")], fit="slide")
+    assert_type(quote, Quote)
+    assert_type(quote.max_cost_usd, Decimal | None)
+    plan = client.plan("Hello")
+    assert_type(plan, Plan)
+    assert_type(plan.room, int | None)
     assert_type(client.with_options(temperature=0.0), Mistral)
     client.close()
 
@@ -91,6 +102,9 @@ async def asynchronous() -> None:
     async with AsyncMistral(sim=True) as again:
         assert_type(again, AsyncMistral)
     assert_type(await client.chat("Hello"), LLMResponse)
+    assert_type(await client.count("Hello"), TokenCount)
+    assert_type(await client.quote("Hello"), Quote)
+    assert_type(await client.plan("Hello"), Plan)
 
     stream = client.stream("Hello")
     assert_type(stream, AsyncStream)
