@@ -24,3 +24,17 @@ def test_the_benchmark_measures_both_clients(scenario: str, repository: Path) ->
     assert "| | aiohttp | loom | loom-blocking |" == head
     assert rows[0].startswith("| ms")
     assert "(1)" in rows[0]
+
+
+def test_the_benchmark_measures_the_simulator(repository: Path) -> None:
+    """One short round gives a row for each figure, and every answer is one."""
+    script = repository / "benchmarks" / "simulator.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--rounds", "1", "--seconds", "0.2"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    for figure in ("start-up", "answers a second", "chunks a second", "memory"):
+        assert f"| {figure}" in done.stdout
