@@ -1,7 +1,10 @@
 """The recorded exchanges beside the checkout, as values; empty when the folder is absent."""
 
 import json
+import re
+from collections.abc import Mapping
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,28 @@ def chat_exchanges() -> tuple[Exchange, ...]:
         if index[exchange.file]["path"] == "/v1/chat/completions"
         or (index[exchange.file]["path"] is None and exchange.kind.startswith("chat"))
     )
+
+
+def with_legal_ids(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Two recorders redacted the ids of calls; the API itself had seen nine alphanumerics."""
+    numbers, ids = count(), dict[str, str]()
+
+    def legal(name: str) -> str:
+        if re.fullmatch("[A-Za-z0-9]{9}", name):
+            return name
+        return ids.setdefault(name, f"call{next(numbers):05}")
+
+    messages = []
+    for message in request["messages"]:
+        changed = dict(message)
+        if message.get("tool_calls"):
+            changed["tool_calls"] = [
+                {**call, "id": legal(call["id"])} for call in message["tool_calls"]
+            ]
+        if message.get("tool_call_id"):
+            changed["tool_call_id"] = legal(message["tool_call_id"])
+        messages.append(changed)
+    return {**request, "messages": messages}
 
 
 @lru_cache

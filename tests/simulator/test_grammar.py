@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.recorded import Exchange, chat_exchanges, needed
+from tests.recorded import Exchange, chat_exchanges, needed, with_legal_ids
 
 from loom.providers.scripted import ScriptedProvider
 from loom.server.simulator import SIMULATOR_KEY, Simulator
@@ -63,7 +63,7 @@ def test_every_recorded_request_is_answered(ask: Asked) -> None:
     assert answered()
     for exchange in answered():
         assert exchange.request is not None
-        status, body = ask(exchange.request)
+        status, body = ask(with_legal_ids(exchange.request))
 
         assert 200 == status, f"{exchange}: {body[:300]!r}"
         assert exchange.stream == body.startswith(b"data: "), str(exchange)
@@ -161,7 +161,7 @@ def test_the_recorded_tools_are_called(ask: Asked) -> None:
         if exchange.stream or '"tool_calls":null' in exchange.body.decode().replace(" ", ""):
             continue
         assert exchange.request is not None
-        _, body = ask(exchange.request)
+        _, body = ask(with_legal_ids(exchange.request))
         if json.loads(body)["choices"][0]["message"]["tool_calls"]:
             called += 1
         else:

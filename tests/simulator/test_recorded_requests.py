@@ -11,11 +11,10 @@ from contextlib import ExitStack, closing
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from itertools import count
 from typing import Any
 
 import pytest
-from tests.recorded import FOLDER, Exchange, chat_exchanges, needed
+from tests.recorded import FOLDER, Exchange, chat_exchanges, needed, with_legal_ids
 
 from loom.server.simulator import Simulator
 from loom.testing import simulator
@@ -44,28 +43,6 @@ def day_of(exchange: Exchange) -> date:
         return parsedate_to_datetime(exchange.headers["date"]).date()
     created = re.search(rb'"created": ?([1-9]\d*)', exchange.body)
     return datetime.fromtimestamp(int(created[1]), UTC).date() if created else SOME_DAY
-
-
-def with_legal_ids(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Two recorders redacted the ids of calls; the API itself had seen nine alphanumerics."""
-    numbers, ids = count(), dict[str, str]()
-
-    def legal(name: str) -> str:
-        if re.fullmatch("[A-Za-z0-9]{9}", name):
-            return name
-        return ids.setdefault(name, f"call{next(numbers):05}")
-
-    messages = []
-    for message in request["messages"]:
-        changed = dict(message)
-        if message.get("tool_calls"):
-            changed["tool_calls"] = [
-                {**call, "id": legal(call["id"])} for call in message["tool_calls"]
-            ]
-        if message.get("tool_call_id"):
-            changed["tool_call_id"] = legal(message["tool_call_id"])
-        messages.append(changed)
-    return {**request, "messages": messages}
 
 
 class Answered:

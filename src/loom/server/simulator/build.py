@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import SystemDice
@@ -15,12 +16,15 @@ from loom.server.simulator.archive import OpenEdge, archive_app
 from loom.server.simulator.cast import Cast
 from loom.server.simulator.checks import StrictCheck, prompt_tokens
 from loom.server.simulator.clock import SimulatedClock
+from loom.server.simulator.faults import FaultPlan
+from loom.server.simulator.faults_door import FaultDoor, LateReader
 from loom.server.simulator.front import SimulatedEdge
-from loom.server.simulator.gate import Gate
+from loom.server.simulator.gate import AsgiApp, Gate
 from loom.server.simulator.house import House
 from loom.server.simulator.journal import Journal
 from loom.server.simulator.options import SimulatorOptions
 from loom.server.simulator.quota import Credits, Limiter
+from loom.server.simulator.scenario import Scenario, ScenarioProvider, ScenarioRun
 from loom.wire.mistral.dialect import MistralDialect
 
 __all__ = ["build_gate"]
@@ -34,7 +38,7 @@ def build_gate(
     clock: SimulatedClock,
     journal: Journal,
     reset: Callable[[], None],
-) -> tuple[Gate, list[Callable[[], None]]]:
+) -> tuple[AsgiApp, list[Callable[[], None]]]:
     """
     Make the application that a simulator serves.
 
@@ -75,12 +79,20 @@ def build_gate(
         limiter=limiter,
     )
     cast = Cast(options, clock=clock, find=find)
+    answering = provider or cast.chat()
+    scenario = options.scenario
+    if isinstance(scenario, str | Path):
+        scenario = Scenario.load(scenario)
+    script = None if scenario is None else ScenarioRun(scenario)
+    if scenario is not None:
+        answering = ScenarioProvider(answering, scenario, cast.saying)
+    plan = FaultPlan(options.faults, seed=options.seed)
     # What was recorded was checked by the real API; a provider knows its own models.
     strict = [StrictCheck(find if provider is None else None)] if archive is None else []
     gate = Gate(
         archive
         or build_app(
-            provider or cast.chat(),
+            answering,
             dialect,
             edge,
             clock=clock,
@@ -96,7 +108,8 @@ def build_gate(
         checks=[*strict, *(each.check for each in money), limiter.check],
         stations=[limiter, *money],
         journal=journal,
+        faults=FaultDoor(plan, script, clock),
         house=House(journal=journal, clock=clock, reset=reset),
         latency_s=options.latency_s,
     )
-    return gate, [limiter.reset, gate.reset, *(each.reset for each in money)]
+    return LateReader(gate, clock), [limiter.reset, gate.reset, *(each.reset for each in money)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from loom.catalog.tokens import count_prompt, split_text
 from loom.core.model import ModelCard
 from loom.core.request import ChatRequest
 from loom.providers.embedded import HashedEmbeddings
-from loom.providers.improvise import improvise
 from loom.providers.infill import infill
-from loom.providers.scripted import Compose, ScriptedProvider, Split
+from loom.providers.scripted import ScriptedProvider, ScriptItem, Split
 from loom.server.simulator.clock import SimulatedClock
 from loom.server.simulator.exchange import CURRENT
 from loom.server.simulator.options import SimulatorOptions
@@ -43,11 +43,21 @@ class Cast:
 
     def chat(self) -> ScriptedProvider:
         """Who answers chats."""
-        return self._composing(improvise)
+        return self._counting(seed=self._options.seed)
+
+    def saying(self, item: ScriptItem, number: int) -> ScriptedProvider:
+        """
+        Who gives one answer.
+
+        Args:
+            item: The answer.
+            number: Keeps the ids of equal answers apart.
+        """
+        return self._counting(script=[item], seed=self._options.seed + number)
 
     def infill(self) -> ScriptedProvider:
         """Who fills in the middle."""
-        return self._composing(infill)
+        return self._counting(seed=self._options.seed, compose=infill)
 
     def embeddings(self) -> HashedEmbeddings:
         """Who turns texts into vectors."""
@@ -58,14 +68,13 @@ class Cast:
             clock=self._clock,
         )
 
-    def _composing(self, compose: Compose) -> ScriptedProvider:
+    def _counting(self, **how: Any) -> ScriptedProvider:
         return ScriptedProvider(
-            seed=self._options.seed,
             words_per_second=self._options.words_per_second,
             clock=self._clock,
             splits=self._splits,
             count=self._count,
-            compose=compose,
+            **how,
         )
 
     def _splits(self, model: str) -> Split:

@@ -60,6 +60,7 @@ class Exchange(msgspec.Struct, kw_only=True):
         taken_s: When the limits let it in, by their clock; None before.
         charged: What it is charged against the minute's tokens until now.
         query_cost: What its answer costs against the minute's tokens.
+        told: Whether everyone who charges for it knows how it ended.
         settled: Whether the limits know what its answer used.
         ended_s: When its answer ended, by the monotonic clock; None before.
     """
@@ -81,6 +82,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     taken_s: float | None = None
     charged: int = 0
     query_cost: int = 0
+    told: bool = False
     settled: bool = False
     ended_s: float | None = None
 

@@ -161,10 +161,7 @@ class Gate:
             await self._pass(exchange, scope, receive, send)
         finally:
             exchange.ended_s = self._clock.monotonic_s()
-            if exchange.taken_s is not None and exchange.status == 200 and not exchange.usage:
-                exchange.usage = _usage_of(exchange)
-            for station in self._stations:
-                station.end(exchange)
+            self._settle(exchange)
             if self._journal is not None:
                 self._journal.end(exchange)
 
@@ -194,7 +191,7 @@ class Gate:
 
     async def _pass(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         async def rest(scope: Scope, again: Receive, send: Send) -> None:
-            send = _noting(exchange, send)
+            send = self._noting(exchange, send)
             if await self._admitted(exchange, scope, send):
                 if self._latency_s:
                     # Not the application's `receive`: that one still has the body to give.
@@ -209,7 +206,7 @@ class Gate:
             await rest(scope, again, send)
             return
         exchange.fault = fault.name
-        await fault.act(scope, again, _noting(exchange, send, unless_made=True), rest)
+        await fault.act(scope, again, self._noting(exchange, send, unless_made=True), rest)
 
     async def _admitted(self, exchange: Exchange, scope: Scope, send: Send) -> bool:
         """Whether the application shall answer; if not, the request was refused."""
@@ -232,6 +229,35 @@ class Gate:
             return False
         return True
 
+    def _noting(self, exchange: Exchange, send: Send, *, unless_made: bool = False) -> Send:
+        """Keep what is sent; behind a fault only where the application was not asked."""
+
+        async def noting(message: Any) -> None:
+            if not (unless_made and exchange.made):
+                if message["type"] == "http.response.start":
+                    exchange.status = message["status"]
+                    exchange.sent = message["headers"]
+                else:
+                    data = message.get("body", b"")
+                    if data:
+                        exchange.pieces.append(data)
+                    # Before it is sent: the caller's next request may come at once.
+                    if not message.get("more_body") or b'"usage":' in data:
+                        self._settle(exchange)
+            await send(message)
+
+        exchange.made = not unless_made
+        return noting
+
+    def _settle(self, exchange: Exchange) -> None:
+        if exchange.told:
+            return
+        exchange.told = True
+        if exchange.taken_s is not None and exchange.status == 200 and exchange.usage is None:
+            exchange.usage = _usage_of(exchange)
+        for station in self._stations:
+            station.end(exchange)
+
     async def _refuse(self, error: LoomError, exchange: Exchange, send: Send) -> None:
         reply = self._dialect.encode_error(error)
         elapsed_s = self._clock.monotonic_s() - exchange.began_s
@@ -240,22 +266,6 @@ class Gate:
         limits = {} if error.rate_limit is None else error.rate_limit.headers
         headers = {**reply.headers, **self._desk.headers(outcome), **limits}
         await Line(send).whole(reply.status, headers, reply.body)
-
-
-def _noting(exchange: Exchange, send: Send, *, unless_made: bool = False) -> Send:
-    """Keep what is sent; behind a fault only where the application was not asked."""
-
-    async def noting(message: Any) -> None:
-        if not (unless_made and exchange.made):
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                exchange.sent = message["headers"]
-            elif message.get("body"):
-                exchange.pieces.append(message["body"])
-        await send(message)
-
-    exchange.made = not unless_made
-    return noting
 
 
 def _usage_of(exchange: Exchange) -> Usage | None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
 
 from loom.core.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from loom.server.simulator.scenario import Scenario
 
 __all__ = [
     "TIERS",
@@ -96,7 +100,8 @@ class SimulatorOptions(msgspec.Struct, frozen=True, kw_only=True):
         credits_usd: What each key may spend, in US dollars; None: without end.
         journal_size: How many requests the journal keeps.
         fragments: Whether tool calls are streamed in pieces.
-        scenario: A script of answers and faults.
+        scenario: A script of answers and faults, or its file, or the name of one that is shipped.
+        faults: Faults, and how likely each is.
         record: A folder where exchanges with the real API are written.
         replay: A folder whose recorded exchanges are the answers.
         upstream: The API that is recorded; ends in `/v1`.
@@ -120,7 +125,8 @@ class SimulatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     credits_usd: Decimal | None = None
     journal_size: int = 10_000
     fragments: bool = False
-    scenario: Path | None = None
+    scenario: Scenario | str | Path | None = None
+    faults: Mapping[str, float] | None = None
     record: Path | None = None
     replay: Path | None = None
     upstream: str | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from loom.core.ambient import Clock, SystemClock
 from loom.core.provider import LLMProvider
@@ -21,6 +21,9 @@ from loom.server.simulator.options import (
     Tier,
     WindowKind,
 )
+
+if TYPE_CHECKING:
+    from loom.server.simulator.scenario import Scenario
 
 __all__ = ["SIMULATOR_KEY", "Simulator"]
 
@@ -57,6 +60,9 @@ class Simulator:
         latency_s: Seconds before the first byte of an answer.
         credits_usd: What each key may spend, in US dollars; None: without end.
         journal_size: How many requests the journal keeps.
+        scenario: A script of answers and faults, or its file, or the name of one that is shipped,
+            for example "FB03".
+        faults: Faults as `x-loom-fault` names them, and how likely each is, 0 to 1.
         record: A folder for what the API at `upstream` answers; no key is written.
         upstream: That API's address, ending in `/v1`.
         replay: A folder of such recordings: they are the answers, and there are no others.
@@ -84,6 +90,8 @@ class Simulator:
         latency_s: float = 0.0,
         credits_usd: Decimal | None = None,
         journal_size: int = 10_000,
+        scenario: Scenario | str | Path | None = None,
+        faults: Mapping[str, float] | None = None,
         record: Path | str | None = None,
         upstream: str | None = None,
         replay: Path | str | None = None,
@@ -102,6 +110,8 @@ class Simulator:
             latency_s=latency_s,
             credits_usd=credits_usd,
             journal_size=journal_size,
+            scenario=scenario,
+            faults=faults,
             record=None if record is None else Path(record),
             upstream=upstream,
             replay=None if replay is None else Path(replay),
