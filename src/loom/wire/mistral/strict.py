@@ -25,7 +25,6 @@ __all__ = [
     "MOST_INPUTS",
     "FindModel",
     "check_embeddings_request",
-    "check_endpoint",
     "check_fim_request",
     "check_request",
     "check_window",
@@ -127,27 +126,6 @@ def check_embeddings_request(body: object, *, find: FindModel | None = None) -> 
     if wanted is not None and most is not None and wanted > most:
         # No real body was recorded: the words are ours.
         raise _refused(f"output_dimension must be at most {most}.", _ARGS, "3051", card)
-
-
-def check_endpoint(path: str, body: object, *, find: FindModel | None = None) -> None:
-    """
-    Refuse a request as the endpoint that it goes to refuses it.
-
-    Args:
-        path: For example "/v1/embeddings". A path that is not checked lets everything through.
-        body: The decoded JSON, of any shape.
-        find: As for `check_request`.
-
-    Raises:
-        LoomError: What the endpoint's own check raises.
-    """
-    match path.removeprefix("/v1/"):
-        case "chat/completions":
-            check_request(body, find=find)
-        case "fim/completions":
-            check_fim_request(body, find=find)
-        case "embeddings":
-            check_embeddings_request(body, find=find)
 
 
 def check_window(
