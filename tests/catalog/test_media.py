@@ -1,6 +1,7 @@
 """Sizes of images, read from their first bytes, and the tokens they become."""
 
 import base64
+import re
 from io import BytesIO
 from typing import Any
 
@@ -36,8 +37,22 @@ def _uri(form: str, size: tuple[int, int] = (123, 45), mode: str = "RGB", **opti
         _uri("WEBP", lossless=True),
         _uri("WEBP", mode="RGBA", exif=b"Exif\0\0" + b"x" * 40),
         _uri("PNG").partition(",")[2],
+        "\n".join(re.findall(".{1,76}", _uri("JPEG"))),
+        _uri("PNG")[:80] + "...",
     ],
-    ids=["png", "gif", "jpeg", "progressive", "comment", "webp", "lossless", "extended", "bare"],
+    ids=[
+        "png",
+        "gif",
+        "jpeg",
+        "progressive",
+        "comment",
+        "webp",
+        "lossless",
+        "extended",
+        "bare",
+        "wrapped",
+        "cut",
+    ],
 )
 def test_size_is_read(uri: str) -> None:
     """Width and height come from the header of each usual format."""

@@ -1,6 +1,7 @@
 """Counts of tokens beside what the vendor counted when the exchanges were recorded."""
 
 import re
+from pathlib import Path
 
 import pytest
 from tests.recorded import Exchange, exchanges, needed, truth_of
@@ -239,3 +240,10 @@ def test_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vocabularies._FILES, "tekken", "absent.json")
     with pytest.raises(ConfigInvalid, match=r"absent\.json"):
         vocabularies._load.__wrapped__("tekken")
+
+
+def test_the_page_names_every_format() -> None:
+    """The page about token counts describes each format that the catalogue may name."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "tokens.md"
+    text = page.read_text(encoding="utf-8")
+    assert [] == [name for name in TEMPLATES if f"`{name}`" not in text]

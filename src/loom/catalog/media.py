@@ -1,13 +1,14 @@
-"""Tokens of what is no text: images by their size, documents by what can be read of them."""
+"""Tokens of images, by the size that stands in their first bytes."""
 
 from __future__ import annotations
 
 import binascii
+import re
 from math import ceil
 
 import msgspec
 
-__all__ = ["ImageRule", "data_of", "image_size", "image_tokens"]
+__all__ = ["ImageRule", "image_size", "image_tokens"]
 
 # Enough for the size of a PNG, GIF or WebP, and for a JPEG whose size comes after its metadata.
 _HEAD_BYTES = 256 * 1024
@@ -15,6 +16,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 # Of the markers FFC0 to FFCF three are no frame headers (ITU-T T.81, table B.1).
 _NO_FRAME = frozenset({0xC4, 0xC8, 0xCC})
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 
 
 class ImageRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,27 +52,6 @@ def image_tokens(size: tuple[int, int], rule: ImageRule) -> int:
     return ceil(height / rule.patch) * (ceil(width / rule.patch) + 1)
 
 
-def data_of(url: str, most: int = _HEAD_BYTES) -> bytes:
-    """
-    The first bytes of a data URI.
-
-    Args:
-        url: `data:<type>;base64,<data>`, or bare base64.
-        most: How many bytes are wanted.
-
-    Returns:
-        Bytes; none when it is no base64.
-    """
-    start = url.find(",") + 1 if url.startswith("data:") else 0
-    text = url[start : start + most // 3 * 4]
-    try:
-        return binascii.a2b_base64(
-            text[: len(text) // 4 * 4] if len(text) == most // 3 * 4 else text
-        )
-    except ValueError:
-        return b""
-
-
 def image_size(url: str) -> tuple[int, int] | None:
     """
     Width and height of an image in a data URI, read from its header, not decoded.
@@ -83,7 +64,7 @@ def image_size(url: str) -> tuple[int, int] | None:
     """
     if url.startswith(("http:", "https:", "file:")):
         return None
-    head = data_of(url)
+    head = _head(url)
     size = None
     if head.startswith(_PNG):
         size = int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
@@ -94,6 +75,14 @@ def image_size(url: str) -> tuple[int, int] | None:
     elif head.startswith(_JPEG):
         size = _jpeg(head)
     return size if size is not None and min(size) > 0 else None
+
+
+def _head(url: str) -> bytes:
+    start = url.find(",") + 1 if url.startswith("data:") else 0
+    # Line breaks are allowed in base64; what else does not belong there ends it.
+    text = "".join(url[start : start + _HEAD_BYTES * 3 // 2].split())
+    data = _NO_BASE64.split(text, maxsplit=1)[0]
+    return binascii.a2b_base64(data[: len(data) // 4 * 4])
 
 
 def _webp(head: bytes) -> tuple[int, int] | None:
