@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.recorded import FOLDER, Exchange, chat_exchanges, needed, with_legal_ids
+from tests.recorded_prompts import Prompt, prompts
 
 from loom.server.simulator import Simulator
 from loom.testing import simulator
@@ -43,6 +44,11 @@ def day_of(exchange: Exchange) -> date:
         return parsedate_to_datetime(exchange.headers["date"]).date()
     created = re.search(rb'"created": ?([1-9]\d*)', exchange.body)
     return datetime.fromtimestamp(int(created[1]), UTC).date() if created else SOME_DAY
+
+
+@lru_cache
+def prompts_by_file() -> Mapping[str, Prompt]:
+    return {prompt.file: prompt for prompt in prompts()}
 
 
 class Answered:
@@ -123,6 +129,13 @@ class Answered:
             self.note(f"{kind} order", same=list(ours) == list(theirs))
 
     def compare_usage(self, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        prompt = prompts_by_file()[self.theirs.file]
+        media = "" if prompt.text_only else "media that only the vendor has whole"
+        self.note(
+            "prompt tokens",
+            same=ours["prompt_tokens"] == theirs["prompt_tokens"],
+            reason="a history with thinking" if prompt.thinks else media,
+        )
         older, heard = theirs.keys() in OLDER, AUDIO in theirs
         reason = "older form" if older else "audio is not counted in seconds" if heard else ""
         self.note("usage key set", same=ours.keys() == theirs.keys(), reason=reason)
@@ -198,7 +211,9 @@ def answers() -> Iterator[list[Answered]]:
 def ask(sim: Simulator, exchange: Exchange) -> tuple[int, bytes]:
     assert exchange.request is not None
     headers = {} if exchange.status == 401 else {"authorization": "Bearer any"}
-    body = json.dumps(with_legal_ids(exchange.request))
+    # As it was before its recorder sorted the keys, which count as tokens.
+    prompt = prompts_by_file().get(exchange.file)
+    body = json.dumps(with_legal_ids(exchange.request if prompt is None else prompt.body))
     with closing(http.client.HTTPConnection(sim.base_url.split("/")[2], timeout=20)) as connection:
         connection.request("POST", "/v1/chat/completions", body, headers)
         reply = connection.getresponse()
