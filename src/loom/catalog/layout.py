@@ -192,16 +192,16 @@ def lay_out(body: _Json, template: Template) -> Layout:
         What is to be counted.
     """
     layout = Layout(template)
-    if "prompt" in body:
+    if "messages" in body:
+        _lay_out_chat(body, layout, template)
+    elif "prompt" in body:
         # The start, and one mark before each part; source: `encode_fim` in mistral-common.
         layout.marked(3, body["prompt"] or "", body.get("suffix") or "")
-    elif "input" in body:
-        inputs = body["input"]
-        inputs = [inputs] if isinstance(inputs, str) else inputs
-        # Start and end of each; own measurement on 11 recorded requests.
-        layout.marked(2 * len(inputs), *inputs)
     else:
-        _lay_out_chat(body, layout, template)
+        inputs = body.get("input") or ()
+        inputs = [inputs] if isinstance(inputs, str) else inputs
+        # Start and end of each; own measurement on the recorded requests.
+        layout.marked(2 * len(inputs), *inputs)
     return layout
 
 
@@ -257,7 +257,7 @@ def _lay_out_chat(body: _Json, layout: Layout, template: Template) -> None:
     choice = body.get("tool_choice")
     if isinstance(choice, Mapping):
         # Rule (b): the answer is made to begin with the call of that tool.
-        layout.marked(2, str(_name(choice)))
+        layout.marked(2, _name(choice) or "")
 
 
 def _offered(body: _Json) -> Sequence[_Json]:

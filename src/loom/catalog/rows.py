@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from loom.catalog.template import TEMPLATES
 from loom.core.errors import ConfigInvalid
 from loom.core.model import Ability, ModelCard, ModelState, Price
 
@@ -233,6 +234,9 @@ def _check(row: Row, place: str) -> None:
         tokens = getattr(row, field)
         if tokens is not None and tokens < 1:
             raise ConfigInvalid(f"{place}, field {field!r}: {tokens} is no number of tokens")
+    if row.tokenizer is not None and row.tokenizer not in TEMPLATES:
+        known = ", ".join(TEMPLATES)
+        raise ConfigInvalid(f"{place}, field 'tokenizer': {row.tokenizer!r} is none of {known}")
     if not row.id.strip():
         raise ConfigInvalid(f"{place}, field 'id': it is empty")
 
