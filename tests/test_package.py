@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-NEEDED = {"loom/py.typed", "loom/catalog/models.toml", "loom/cli/main.py"}
+NEEDED = {
+    "loom/py.typed",
+    "loom/catalog/models.toml",
+    "loom/cli/main.py",
+    "loom/server/simulator/fault_table.toml",
+    *(f"loom/server/simulator/scenarios/FB{number:02d}.toml" for number in range(1, 17)),
+}
 
 
 @pytest.fixture(scope="module")
