@@ -130,6 +130,8 @@ class Server:
         self.loop.call_soon_threadsafe(self.released.set)
 
     async def stop(self) -> None:
+        # What the kernel has accepted arrives here first.
+        await turn(3)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -217,7 +217,7 @@ def test_closed_while_calls_wait() -> None:
         tasks = [
             asyncio.ensure_future(call(transport, url, body=b"x" * size)) for size in (1, BIG, 1)
         ]
-        while transport.open_sockets < 2:
+        while transport.open_sockets < 2 or running.accepted < 2:
             await asyncio.wait(tasks, timeout=0)
         await transport.aclose()
         results = await asyncio.gather(*tasks, return_exceptions=True)
