@@ -97,7 +97,7 @@ def test_settings_are_read_with_their_kinds() -> None:
         ("stall;times=0", "'times' of the fault '14-stall' is out of range: '0'"),
         ("503:1", "the fault '40-503' takes no value: write '40-503' alone"),
         ("slicer:0", "'size' of the fault 'toxic-slicer' must be at least 1, not '0'"),
-        ("html:42", "'status' of the fault '29-html' must be 200 to 999, not '42'"),
+        ("html:42", "'status' of the fault '29-html' must be 200 to 599, not '42'"),
         ("retry-after:1\r\nx-evil: 1", "'value' of the fault '33-retry-after' must be printable"),
     ],
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tests.simulator.socket_client import MODEL, Caller, SleepClock, seen
 
 from loom.server.simulator import Simulator
+from loom.server.simulator.fault_wire import events_of
 from loom.server.simulator.faults import fault_table
 
 ROWS = fault_table().rows
@@ -547,3 +549,76 @@ def test_the_server_lives_after_every_fault() -> None:
             with Caller(simulator, row.id, stream=True):
                 pass
         assert 200 == seen(simulator).status
+
+
+@pytest.mark.parametrize("status", [204, 205, 304, 418, 599])
+def test_a_status_may_be_any(simulator: Simulator, status: int) -> None:
+    """Those that have no body get none."""
+    reply = seen(simulator, f"29-html:{status}")
+
+    assert status == reply.status
+    assert (b"" == reply.body) == (status in (204, 304))
+
+
+def test_the_smallest_cuts_leave_nothing(simulator: Simulator) -> None:
+    """No byte of the body, or no byte at all."""
+    assert b"" == seen(simulator, "reset-body:0").rest
+    assert b"" == seen(simulator, "limit_data:0").data
+
+
+def test_only_the_api_has_faults() -> None:
+    """Whether the server is there can be asked under any chance; a reset counts anew."""
+    with Simulator(faults={"503": 1.0}) as simulator:
+        connection = http.client.HTTPConnection(simulator.base_url.split("/")[2], timeout=20)
+        connection.request("GET", "/health", headers={"x-loom-fault": "502"})
+        assert 200 == connection.getresponse().status
+        connection.close()
+        assert 200 == seen(simulator, "503;nth=2").status
+        simulator.reset()
+        assert 200 == seen(simulator, "503;nth=2").status
+
+
+def test_a_word_in_a_setting_is_no_fault(simulator: Simulator) -> None:
+    """The name counts, not what stands behind it."""
+    assert ["unread"] == seen(simulator, "28-redirect;value=unread").header("location")
+
+
+def test_a_caller_may_leave_before_the_answer_that_would_be_cut() -> None:
+    """Nothing is left over, and the next caller is served."""
+    clock = SleepClock()
+    with (
+        Simulator(clock=clock, words_per_second=1) as simulator,
+        Caller(simulator, "15-reset"),
+    ):
+        clock.until_waiting()
+    clock = SleepClock()
+    with Simulator(clock=clock, latency_s=60) as simulator:
+        with Caller(simulator, "15-reset"):
+            clock.until_waiting()
+        with Caller(simulator, "15-reset") as caller:
+            clock.until_waiting()
+            simulator.clock.advance(60)
+            assert caller.all().reset
+
+
+def test_comments_end_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long after every caller has given up."""
+    monkeypatch.setattr("loom.server.simulator.fault_acts._MOST_COMMENTS", 2)
+    with Simulator() as simulator:
+        reply = seen(simulator, "comments-only:1;seconds=0", stream=True)
+
+    assert [b": keep-alive"] * 2 == reply.events[1:]
+    assert not reply.ended
+
+
+@pytest.mark.anyio
+async def test_what_is_left_of_a_stream_is_a_piece_too() -> None:
+    """Events are cut at empty lines, wherever the pieces are."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for piece in (b"data: 1\n", b"\ndata: 2\n\nda", b"ta: 3"):
+            yield piece
+
+    events = [event async for event in events_of(pieces())]
+
+    assert [b"data: 1\n\n", b"data: 2\n\n", b"data: 3"] == events

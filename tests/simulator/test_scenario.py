@@ -14,7 +14,10 @@ from tests.simulator.socket_client import MODEL, Caller, Seen, SleepClock, seen
 
 from loom.core.errors import ConfigInvalid, RateLimited
 from loom.core.messages import Message
+from loom.core.request import ChatRequest
+from loom.providers.scripted import ScriptedProvider
 from loom.server.simulator import Rule, Scenario, Simulator
+from loom.server.simulator.scenario import ScenarioProvider, request_info
 
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
 
@@ -433,3 +436,55 @@ def test_fb15_is_down_for_a_minute() -> None:
             simulator.clock.advance(5)
 
     assert [503] * 12 + [200] * 8 == statuses
+
+
+@pytest.mark.anyio
+async def test_a_scripted_provider_is_named_as_the_one_behind_it() -> None:
+    """And closes it; outside a simulator no rule is chosen, and its answer counts."""
+    inner = ScriptedProvider(name="inner", model="m")
+    provider = ScenarioProvider(
+        inner, Scenario(answer="Yes."), lambda item, _: ScriptedProvider([item])
+    )
+
+    reply = await provider.chat(ChatRequest(model="m", messages=(Message.user("Hello"),)))
+    await provider.aclose()
+
+    assert ("inner", "m", "Yes.") == (provider.name, provider.model, reply.content)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ("model", "messages", "role", "content", "tools", "function", "name")
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_body_is_read(value: Any) -> None:
+    """What is malformed counts as absent."""
+    fields = value if isinstance(value, dict) else {"messages": [value], "tools": [value]}
+
+    info = request_info(fields, number=1, header=None, suffix=None)
+
+    assert isinstance(info.text, str)
+
+
+def test_a_malformed_tool_has_no_name() -> None:
+    """It is neither offered nor answered."""
+    tools = [{"function": {"name": 5}}, {"function": None}, {"function": {"name": "f"}}, 7]
+    messages = [{"role": "tool", "tool_call_id": "x", "content": "1"}]
+
+    info = request_info({"tools": tools, "messages": messages}, number=1, header=None, suffix=None)
+    named = request_info(
+        {"messages": [{**messages[0], "name": "g"}]}, number=1, header=None, suffix=None
+    )
+
+    assert (("f",), None, "g") == (info.tools, info.result_of, named.result_of)

@@ -29,6 +29,8 @@ _MIB = 1024 * 1024
 # Far beyond what a caller waits for, and an end for one that never does.
 _MOST_COMMENTS = 100_000
 _DONE = b"[DONE]"
+# RFC 9110, sections 15.3.5 and 15.4.5: these have no body, and say nothing of its length.
+_BODILESS = (204, 304)
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +62,9 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 async def _reply(scene: Scene) -> None:
     headers, body = _reply_parts(scene.fault)
     status = int(scene.fault.number("status"))
-    if status != 204:
+    if status in _BODILESS:
+        body = b""
+    else:
         headers.append((b"content-length", str(len(body)).encode()))
     await scene.send({"type": "http.response.start", "status": status, "headers": headers})
     await scene.send({"type": "http.response.body", "body": body, "more_body": False})
@@ -137,8 +141,8 @@ async def _cut(scene: Scene) -> None:
             if how.get("done", True) or _DONE not in piece:
                 await scene.wire.body(piece)
             count += 1
-        if after < 0:
-            end = await _strike(scene)
+    if after < 0:
+        end = await _strike(scene)
     await scene.wire.end(end)
 
 

@@ -302,8 +302,8 @@ def _setting(row: FaultRow, key: str, value: str) -> _Setting:
     number = _number(row, key, value, whole=isinstance(default, int), low=low)
     if key in ("size", "rate", "kib", "count", "mib") and number < 1:
         raise ConfigInvalid(f"{key!r} of the fault {row.id!r} must be at least 1, not {value!r}")
-    if key == "status" and not 200 <= number <= 999:
-        raise ConfigInvalid(f"{key!r} of the fault {row.id!r} must be 200 to 999, not {value!r}")
+    if key == "status" and not 200 <= number <= 599:
+        raise ConfigInvalid(f"{key!r} of the fault {row.id!r} must be 200 to 599, not {value!r}")
     return number
 
 
