@@ -188,7 +188,9 @@ def test_the_world_lasts_through_november() -> None:
         found = catalog.find("mistral-large-latest", day)
         assert found is not None
         assert (Decimal(4), Decimal(12)) == rates(found)
-    assert catalog.find("mistral-large-latest", date(2024, 10, 31)) is None
+    earlier = catalog.find("mistral-large-latest", date(2024, 10, 31))
+    assert earlier is not None
+    assert earlier.price is None
     later = catalog.find("mistral-large-latest", date(2024, 12, 1))
     assert later is not None
     assert "mistral-large-2411" == later.id

@@ -214,6 +214,20 @@ def test_what_cannot_be_counted_is_marked(part: dict[str, object]) -> None:
     assert found.tokens > count_prompt(HELLO, LARGE).tokens
 
 
+def test_thinking_in_an_older_format() -> None:
+    """Thinking in the history of a model without marks for it is counted, and marked."""
+    thought = {"type": "thinking", "thinking": "Paris, I think."}
+    spoken = {"role": "assistant", "content": [thought, {"type": "text", "text": "Paris"}]}
+    body = {"messages": [*HELLO["messages"], spoken, *HELLO["messages"]]}
+    older, newer = (
+        count_prompt(body, ModelCard(id="m", tokenizer=name))
+        for name in ("tekken-v11", "tekken-v13")
+    )
+    assert older.estimated
+    assert not newer.estimated
+    assert older.tokens + 2 == newer.tokens
+
+
 def test_infill_request() -> None:
     """A FIM request is its two texts and three marks."""
     body = {"model": "m", "prompt": "def f(", "suffix": "return 1"}

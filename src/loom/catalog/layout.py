@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 from loom.catalog.media import image_size, image_tokens
 from loom.catalog.template import Template
@@ -127,6 +127,8 @@ class Layout:
                 self.marked(2, _dump({"content": _value(turn.text), "call_id": turn.call_id}))
             case "list":
                 self.marked(2, _dump([{"name": turn.name, "content": _value(turn.text)}]))
+            case never:
+                assert_never(never)
 
     def _content(self, turn: Turn, before: str = "", after: str = "") -> None:
         content = turn.content
