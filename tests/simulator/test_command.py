@@ -10,8 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import pytest
+
+from loom.cli.sim import _CHARGES, _SECONDS, _WINDOWS
+from loom.server.simulator.options import ChargeAt, WindowKind
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -91,7 +95,76 @@ def test_a_port_in_use_is_one_clear_line(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--port", "70000"), ("--pace", "0"), ("--seed", "x"), ("--as-of", "soon")]
+    ("words", "said"),
+    [
+        (("--tier", "gold"), "no such tier: 'gold'"),
+        (("--script", "no-such-script"), "no-such-script"),
+        (("--replay", "no-such-folder"), "no-such-folder"),
+        (("--record", "."), "upstream"),
+    ],
+)
+def test_what_cannot_be_served_is_one_clear_line(
+    start: Start, words: tuple[str, str], said: str
+) -> None:
+    """A tier, script or folder that is none ends with 2 before anything listens."""
+    process = start("--port", "0", *words)
+    out, err = process.communicate(timeout=20)
+
+    assert (2, "") == (process.returncode, out)
+    assert 1 == len(err.strip().splitlines())
+    assert said in err
+
+
+def test_limits_and_latency_are_options(start: Start) -> None:
+    """The second request of a plan of one is refused; the journal has both."""
+    limits = ("--tier", "1/1000", "--window", "calendar", "--charge-at", "arrival")
+    process = start("--port", "0", "--json", "--latency", "1ms", "--credits", "5", *limits)
+    assert process.stdout is not None
+    base_url = json.loads(process.stdout.readline())["base_url"]
+    connection = http.client.HTTPConnection(base_url.split("/")[2], timeout=20)
+    body = '{"model": "mistral-small-latest", "messages": [{"role": "user", "content": "Hi"}]}'
+    headers = {"authorization": "Bearer loom-sim-key"}
+    statuses = []
+    for method, path in [("POST", "/v1/chat/completions")] * 2 + [("GET", "/_sim/journal")]:
+        connection.request(method, path, body, headers)
+        reply = connection.getresponse()
+        answer = reply.read()
+        statuses.append(reply.status)
+    connection.close()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+
+    # A minute of the clock may end between the two.
+    assert statuses in ([200, 429, 200], [200, 200, 200])
+    assert statuses[:2] == [row["status"] for row in json.loads(answer)["data"]]
+
+
+def test_the_words_of_the_options_are_the_simulators() -> None:
+    """The command lists what the simulator takes."""
+    assert get_args(WindowKind) == _WINDOWS
+    assert get_args(ChargeAt) == _CHARGES
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("200ms", 0.2), ("1.5s", 1.5), ("2", 2.0), ("0", 0.0)]
+)
+def test_a_time_is_written_as_people_do(text: str, seconds: float) -> None:
+    """Milliseconds, seconds, or a bare number of seconds."""
+    assert seconds == _SECONDS.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--port", "70000"),
+        ("--pace", "0"),
+        ("--seed", "x"),
+        ("--as-of", "soon"),
+        ("--latency", "soon"),
+        ("--credits", "-1"),
+        ("--window", "weekly"),
+        ("--charge-at", "never"),
+    ],
 )
 def test_wrong_options_are_usage_errors(start: Start, words: tuple[str, str]) -> None:
     """An option out of its range ends with 2 and says which one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import rich_click as click
 
 from loom.cli.connect import connect, connection_options
 from loom.cli.listen import Listener
-from loom.cli.options import common_options, pass_terminal
+from loom.cli.options import DOLLARS, common_options, pass_terminal
 from loom.cli.prompt import prompt_options, read_question
 from loom.cli.terminal import Terminal, dollars
 from loom.core.errors import BudgetExceeded
@@ -31,22 +31,6 @@ _EPILOG = (
 )
 
 
-class _Dollars(click.ParamType[Decimal]):
-    name = "dollars"
-
-    def convert(
-        self, value: str | Decimal, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Decimal:
-        """Read `0.05`."""
-        try:
-            amount = Decimal(value)
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if not amount.is_finite() or amount < 0:
-            self.fail(f"{value!r} is not an amount in US dollars, for example 0.05", param, ctx)
-        return amount
-
-
 @click.command(epilog=_EPILOG)
 @prompt_options
 @connection_options
@@ -59,7 +43,7 @@ class _Dollars(click.ParamType[Decimal]):
     help="What is too long for the model: refuse it, or leave out the oldest turns.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be sent and its cost; send nothing.")
-@click.option("--max-cost", type=_Dollars(), metavar="USD", help="Send nothing that may cost more.")
+@click.option("--max-cost", type=DOLLARS, metavar="USD", help="Send nothing that may cost more.")
 @click.option(
     "--stream/--no-stream",
     default=None,

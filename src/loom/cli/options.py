@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 import rich_click as click
@@ -12,7 +13,7 @@ from loom.catalog.dates import parse_as_of
 from loom.cli.terminal import Terminal
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["DAY", "as_of_option", "common_options", "pass_terminal"]
+__all__ = ["DAY", "DOLLARS", "as_of_option", "common_options", "pass_terminal"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +34,25 @@ class _Day(click.ParamType[date]):
 
 
 DAY = _Day()
+
+
+class _Dollars(click.ParamType[Decimal]):
+    name = "dollars"
+
+    def convert(
+        self, value: str | Decimal, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Decimal:
+        """Read `0.05`."""
+        try:
+            amount = Decimal(str(value))
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        if not amount.is_finite() or amount < 0:
+            self.fail(f"{value!r} is not an amount in US dollars, for example 0.05", param, ctx)
+        return amount
+
+
+DOLLARS = _Dollars()
 
 as_of_option = click.option(
     "--as-of",

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
-from loom.cli.options import as_of_option, common_options, pass_terminal
+from loom.cli.options import DOLLARS, as_of_option, common_options, pass_terminal
 from loom.cli.terminal import Terminal
 
 __all__ = ["sim"]
 
 # Beside the 5006 of `looms serve`, so that both can run.
 _PORT = 5007
+# As `server/simulator/options.py`, which would cost `looms --help` its import; a test compares.
+_WINDOWS = ("sliding", "calendar", "bucket")
+_CHARGES = ("finish", "arrival", "arrival_corrected")
 _MODEL = "mistral-small-latest"
+
+
+class _Seconds(click.ParamType[float]):
+    name = "time"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read `200ms`, `1.5s` or `1.5`."""
+        found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s)?", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no time: write 200ms or 1.5s", param, ctx)
+        return float(found[1]) / (1000 if found[2] == "ms" else 1)
+
+
+_SECONDS = _Seconds()
 
 
 @click.command()
@@ -42,31 +63,70 @@ _MODEL = "mistral-small-latest"
     help="Other seeds give other wordings and ids.",
 )
 @click.option("--any-key", is_flag=True, help="Accept every key that is not empty.")
+@click.option(
+    "--tier",
+    metavar="PLAN",
+    help="Enforce limits: free, starter, pro, or requests/tokens a minute, for example 10/20000.",
+)
+@click.option(
+    "--window",
+    type=click.Choice(_WINDOWS),
+    default="sliding",
+    show_default=True,
+    help="How a minute of the limits is counted.",
+)
+@click.option(
+    "--charge-at",
+    type=click.Choice(_CHARGES),
+    default="finish",
+    show_default=True,
+    help="When tokens are charged against the limits.",
+)
+@click.option(
+    "--credits", "credits_usd", type=DOLLARS, help="Answer 402 when a key has spent so much."
+)
+@click.option(
+    "--latency",
+    "latency_s",
+    type=_SECONDS,
+    default="0",
+    help="Wait so long before each answer, for example 200ms or 1.5s.",
+)
+@click.option(
+    "--script",
+    "scenario",
+    metavar="FILE",
+    help="Answer and fail as this TOML file says, or a script that is shipped: FB01 to FB16.",
+)
+@click.option(
+    "--record",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Pass every request on to --upstream, and write the exchanges there, without keys.",
+)
+@click.option("--upstream", metavar="URL", help="The API to record, ending in /v1.")
+@click.option(
+    "--replay",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Answer from the exchanges that were recorded there, and from nothing else.",
+)
 @as_of_option
 @common_options
 @pass_terminal
-def sim(
-    terminal: Terminal,
-    *,
-    port: int,
-    pace: float | None,
-    seed: int,
-    any_key: bool,
-    as_of: date | None,
-) -> None:
+def sim(terminal: Terminal, /, *, pace: float | None, **options: Any) -> None:
     """
     Serve Mistral's API on this machine, without a key, a bill or a network.
 
     Answers are composed from the prompt; no model is asked. Point any client at the address that
     it prints. It serves until Ctrl-C or SIGTERM. With --json it prints one line,
-    {"base_url": ..., "api_key": ...}, when it is ready.
+    {"base_url": ..., "api_key": ...}, when it is ready. What came stands at /_sim/journal beside
+    /v1; POST {"advance_s": 60} to /_sim/clock lets a minute pass.
     """
     from loom.server.simulator import Simulator  # noqa: PLC0415 - start-up time
 
     with _stop_signal() as stopped:
-        simulator = Simulator(
-            port=port, words_per_second=pace, seed=seed, as_of=as_of, any_key=any_key
-        )
+        simulator = Simulator(words_per_second=pace, **options)
         with simulator:
             if terminal.json:
                 ready = {"base_url": simulator.base_url, "api_key": simulator.api_key}
