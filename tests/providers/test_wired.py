@@ -23,6 +23,7 @@ from loom.core.request import ChatRequest, Sampling
 from loom.core.secret import Secret
 from loom.providers.wired import Endpoint, WiredProvider
 from loom.testing import FakeClock, FakeReply, FakeTransport, cancel_everywhere
+from loom.transport.contract import HttpReply
 from loom.wire.mistral.dialect import MistralDialect
 
 pytestmark = pytest.mark.anyio
@@ -206,6 +207,13 @@ async def test_repairs_of_the_history_are_told() -> None:
     said = (Message.user("a"), Message.assistant(""), Message.user("b"))
     response = await provider.chat(ChatRequest(model="m", messages=said))
     assert "messages[1]" in response.metadata["repairs"][0]
+
+
+async def test_a_request_that_was_sent_twice_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept socket turned out to be closed: the answer tells of two attempts."""
+    monkeypatch.setattr(HttpReply, "attempts", 2)
+    provider, _ = wired(FakeReply.of(WHOLE))
+    assert 2 == (await events_of(provider, ASK))[-1].response.attempts
 
 
 async def test_all_answers_of_n_are_waited_for() -> None:

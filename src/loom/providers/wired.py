@@ -131,9 +131,10 @@ class WiredProvider(LLMProvider):
                     body = await reply.read()
                     _check_body(reply, body)
                     response = self._dialect.decode_response(body, reply.headers)
+                attempts = reply.attempts
         except LoomError as error:
             raise self._completed(error, request, answered=answered)  # noqa: B904 - the same error
-        yield Completed(self._told(response, request, encoded, started_s))
+        yield Completed(self._told(response, request, encoded, started_s, attempts))
 
     def _http(self, request: ChatRequest, encoded: EncodedRequest) -> HttpRequest:
         accept = "text/event-stream" if request.stream else "application/json"
@@ -195,6 +196,7 @@ class WiredProvider(LLMProvider):
         request: ChatRequest,
         encoded: EncodedRequest,
         started_s: float,
+        attempts: int,
     ) -> LLMResponse:
         usage = response.usage
         if usage.estimated:
@@ -206,6 +208,7 @@ class WiredProvider(LLMProvider):
             response,
             usage=usage,
             model=response.model or request.model,
+            attempts=attempts,
             latency_s=self._clock.monotonic_s() - started_s,
             metadata=metadata,
         )

@@ -61,6 +61,9 @@ class HttpReply(Protocol):
     headers: Mapping[str, str]
     """Names in lower case; of several headers with one name, the values joined by ", "."""
 
+    attempts: int = 1
+    """How often the request was sent: 2 when a kept socket turned out to be closed."""
+
     @abstractmethod
     def chunks(self) -> AsyncIterator[bytes]:
         """
