@@ -27,8 +27,8 @@ def node(
     return subprocess.run(
         [WHEEL / "bin" / "node", *arguments],
         cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_s,
-        # npm wants a folder of the user's; settings and certificates stay as they are.
-        env={"HOME": str(folder), **os.environ},
+        # npm wants a folder of the user's. Like pip and curl it shall trust what the machine trusts.
+        env={"HOME": str(folder), **os.environ, "NODE_OPTIONS": "--use-system-ca"},
     )  # fmt: skip
 
 

@@ -64,6 +64,15 @@ def test_the_fixture_answers(loom_sim: Simulator) -> None:
     assert "hello" == ask(loom_sim, "Say hello")
 
 
+@pytest.mark.parametrize("text", ["one", "two"])
+def test_each_test_has_its_own_journal(loom_sim: Simulator, text: str) -> None:
+    """What other tests asked is not in it."""
+    ask(loom_sim, text)
+
+    (entry,) = loom_sim.journal.entries()
+    assert text in entry.body.decode()
+
+
 @pytest.mark.loom_sim(as_of="2024-11", seed=1)
 class TestMarkers:
     """A class's marker and a test's."""
