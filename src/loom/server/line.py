@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+    MutableMapping,
+)
 from typing import Any, TypeAlias
 
 from loom.core.errors import RequestTooLarge
@@ -94,19 +101,59 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
         receive: ASGI's, after the body was read.
         work: What answers the caller.
     """
-    answering = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_gone(receive))
+    task = asyncio.current_task()
+    watching: asyncio.Task[None] | None = None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if task is not None:
+            task.cancel()
+
+    def waits() -> None:
+        nonlocal watching
+        watching = asyncio.ensure_future(watch())
+
     try:
-        await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            answering.result()
-    finally:
-        # Neither outlives the request; the provider's stream is closed by the cancellation.
-        answering.cancel()
-        watching.cancel()
-        await asyncio.gather(answering, watching, return_exceptions=True)
+        try:
+            await _Stepped(work, waits)
+        finally:
+            # It does not outlive the request.
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+    except asyncio.CancelledError:
+        # Ours, unless somebody else wants the task to end as well.
+        if not gone or task is None or task.uncancel():
+            raise
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Stepped:
+    """
+    Runs a coroutine in the running task, and tells when it has to wait for the first time.
+
+    Most plain answers never wait: for those nobody need be watched, and no task is made.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, None], waits: Callable[[], None]) -> None:
+        self._work = work
+        self._waits = waits
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        work = self._work
+        # As `yield from`, but for the call in between (PEP 380, "Formal Semantics").
+        try:
+            waited = work.send(None)
+            self._waits()
+            while True:
+                try:
+                    yield waited
+                except BaseException as error:  # noqa: BLE001 - the coroutine decides
+                    waited = work.throw(error)
+                else:
+                    waited = work.send(None)
+        except StopIteration:
+            return
