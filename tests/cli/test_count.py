@@ -236,6 +236,20 @@ class TestDryRun:
         assert "Why?" == json.loads(out)["messages"][0]["content"]
 
 
+def test_what_slid_out_is_said_beside_the_cost(looms: Run, serve: Serve) -> None:
+    """Also for a call that is made; with --json it stands in the metadata."""
+    provider = serve("yes", "yes")
+    history = [{"role": "user", "content": "word " * 40_000}, {"role": "assistant", "content": "x"}]
+    Path("it.json").write_text(json.dumps(history))
+    words = ("chat", "--as-of", "2024-11", "--messages", "it.json", "--fit", "slide", "And?")
+    code, out, err = looms(*words)
+    assert (0, "yes\n") == (code, out)
+    assert err.startswith("repair: left out the oldest turns, 2 of 3 messages")
+    assert ["And?"] == [message.text for message in provider.requests[0].messages]
+    answer = json.loads(looms(*words, "--json").out)
+    assert answer["metadata"]["repairs"][0].startswith("left out the oldest turns")
+
+
 class TestMaxCost:
     """Nothing is sent that may cost more."""
 

@@ -180,6 +180,7 @@ async def test_the_border_is_prompt_and_answer_together(
     assert ("mistral", "mistral-large-latest", 0) == (error.provider, error.model, error.attempts)
     for number in (prompt, WINDOW, max_tokens):
         assert number is None or str(number) in error.message
+    assert 'fit="slide"' in error.hint
 
 
 async def test_the_error_holds_no_prompt() -> None:

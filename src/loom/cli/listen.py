@@ -157,6 +157,8 @@ class Listener:
         if response.finish_reason in {"length", "model_length"}:
             terminal.warn("the answer was cut: it reached its longest length (--max-tokens)")
         if not terminal.json:
+            for repair in response.metadata.get("repairs", ()):
+                terminal.say(f"repair: {repair}")
             terminal.used(cost_line(response.model, response.usage, response.latency_s))
 
     def _interrupted(self, messages: Sequence[Message]) -> Exit:

@@ -118,7 +118,10 @@ class Window:
         if not _is_within(fitted, window) and (
             not fitted.count.estimated or fewest_tokens(fitted.request) > _room(request, window)
         ):
-            raise _too_long(fitted, window)
+            error = _too_long(fitted, window)
+            if fit == "error":
+                error.hint += ' With fit="slide" the oldest turns are left out instead.'
+            raise error
         return fitted
 
     def _shortened(self, whole: Fitted, card: ModelCard | None, window: int) -> Fitted:
