@@ -27,7 +27,7 @@ def node(
     return subprocess.run(
         [WHEEL / "bin" / "node", *arguments],
         cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_s,
-        # npm wants a folder of the user's. Like pip and curl it shall trust what the machine trusts.
+        # npm wants a home, and shall trust whom the machine trusts, as pip does.
         env={"HOME": str(folder), **os.environ, "NODE_OPTIONS": "--use-system-ca"},
     )  # fmt: skip
 

@@ -10,12 +10,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from loom import Mistral
 from loom.cli.sim import _CHARGES, _SECONDS, _WINDOWS
 from loom.server.simulator.options import ChargeAt, WindowKind
+from loom.testing import simulator
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -100,11 +103,12 @@ def test_a_port_in_use_is_one_clear_line(start: Start) -> None:
         (("--tier", "gold"), "no such tier: 'gold'"),
         (("--script", "no-such-script"), "no-such-script"),
         (("--replay", "no-such-folder"), "no-such-folder"),
-        (("--record", "."), "upstream"),
+        (("--record", "recordings", "--upstream", "http://api.example.test"), "base_url"),
+        (("--record", ".", "--replay", "."), "choose one"),
     ],
 )
 def test_what_cannot_be_served_is_one_clear_line(
-    start: Start, words: tuple[str, str], said: str
+    start: Start, words: tuple[str, ...], said: str
 ) -> None:
     """A tier, script or folder that is none ends with 2 before anything listens."""
     process = start("--port", "0", *words)
@@ -173,3 +177,24 @@ def test_wrong_options_are_usage_errors(start: Start, words: tuple[str, str]) ->
 
     assert (2, "") == (process.returncode, out)
     assert words[0] in err
+
+
+def test_it_records_the_api_of_the_settings(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --upstream the settings' base_url is asked; the key is the caller's own."""
+    folder = tmp_path / "recordings"
+    with simulator() as api:
+        monkeypatch.setenv("LOOM_BASE_URL", api.base_url)
+        process = start("--port", "0", "--json", "--record", str(folder))
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        with Mistral(api.api_key, base_url=ready["base_url"]) as m:
+            said = m.chat("Say hello").content
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+    assert (0, None) == (process.returncode, ready["api_key"])
+    assert said == "hello"
+    (file,) = folder.iterdir()
+    assert api.api_key not in file.read_text()

@@ -104,7 +104,11 @@ _SECONDS = _Seconds()
     metavar="DIR",
     help="Pass every request on to --upstream, and write the exchanges there, without keys.",
 )
-@click.option("--upstream", metavar="URL", help="The API to record, ending in /v1.")
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="The API to record; the settings' base_url without it, else Mistral's.",
+)
 @click.option(
     "--replay",
     type=click.Path(file_okay=False, path_type=Path),
@@ -120,21 +124,35 @@ def sim(terminal: Terminal, /, *, pace: float | None, **options: Any) -> None:
 
     Answers are composed from the prompt; no model is asked. Point any client at the address that
     it prints. It serves until Ctrl-C or SIGTERM. With --json it prints one line,
-    {"base_url": ..., "api_key": ...}, when it is ready. What came stands at /_sim/journal beside
+    {"base_url": ..., "api_key": ...}, when it is ready; with --record the key is your own, and
+    null here. What came stands at /_sim/journal beside
     /v1; POST {"advance_s": 60} to /_sim/clock lets a minute pass.
     """
     from loom.server.simulator import Simulator  # noqa: PLC0415 - start-up time
 
+    recording = options["record"] is not None
+    if recording:
+        options["upstream"] = _upstream(options["upstream"])
     with _stop_signal() as stopped:
         simulator = Simulator(words_per_second=pace, **options)
         with simulator:
             if terminal.json:
-                ready = {"base_url": simulator.base_url, "api_key": simulator.api_key}
-                terminal.write_json(ready)
+                key = None if recording else simulator.api_key
+                terminal.write_json({"base_url": simulator.base_url, "api_key": key})
             else:
-                terminal.write(_welcome(simulator.base_url, simulator.api_key))
+                key = "$MISTRAL_API_KEY" if recording else simulator.api_key
+                terminal.write(_welcome(simulator.base_url, key))
                 terminal.say("Ctrl-C stops it.")
             stopped.wait()
+
+
+def _upstream(given: str | None) -> str:
+    from loom.config.assemble import MISTRAL_BASE_URL  # noqa: PLC0415 - start-up time
+    from loom.config.load import load_settings, normalise_base_url  # noqa: PLC0415 - the same
+
+    if given is not None:
+        return normalise_base_url(given)
+    return load_settings().base_url or MISTRAL_BASE_URL
 
 
 def _welcome(base_url: str, api_key: str) -> str:
@@ -142,7 +160,7 @@ def _welcome(base_url: str, api_key: str) -> str:
         f"base_url  {base_url}\n"
         f"api_key   {api_key}\n\n"
         f"curl {base_url}/chat/completions \\\n"
-        f"  -H 'Authorization: Bearer {api_key}' -H 'Content-Type: application/json' \\\n"
+        f"  -H \"Authorization: Bearer {api_key}\" -H 'Content-Type: application/json' \\\n"
         f'  -d \'{{"model": "{_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
     )
 

@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 
 from loom.core.version import VERSION
 
-__all__ = ["openapi_document"]
+__all__ = ["Schema", "openapi_document"]
 
 Schema: TypeAlias = dict[str, Any]
+"""A JSON Schema."""
 
 _JSON = "application/json"
 _TEXT: Schema = {"type": "string"}
