@@ -79,14 +79,23 @@ class Seen(NamedTuple):
 class Caller:
     """One connection to a simulator, with one request on its way."""
 
-    def __init__(self, simulator: Simulator, fault: str | None = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        fault: str | None = None,
+        *,
+        method: str = "POST",
+        path: str = "/v1/chat/completions",
+        **fields: Any,
+    ) -> None:
         host, port = simulator.base_url.removeprefix("http://").removesuffix("/v1").split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=_PATIENCE_S)
-        fields.setdefault("model", MODEL)
-        fields.setdefault("messages", [{"role": "user", "content": WORDS}])
+        if path.endswith("/chat/completions"):
+            fields.setdefault("model", MODEL)
+            fields.setdefault("messages", [{"role": "user", "content": WORDS}])
         body = json.dumps(fields).encode()
         lines = [
-            "POST /v1/chat/completions HTTP/1.1",
+            f"{method} {path} HTTP/1.1",
             f"host: {host}:{port}",
             f"authorization: Bearer {SIMULATOR_KEY}",
             "content-type: application/json",

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from tests.simulator.socket_client import MODEL, Caller, SleepClock, seen
 
+from loom.core.errors import ServiceUnavailable
+from loom.core.events import TextDelta
+from loom.providers.scripted import ScriptedProvider
 from loom.server.simulator import Simulator
 from loom.server.simulator.fault_wire import events_of
 from loom.server.simulator.faults import fault_table
@@ -622,3 +625,35 @@ async def test_what_is_left_of_a_stream_is_a_piece_too() -> None:
     events = [event async for event in events_of(pieces())]
 
     assert [b"data: 1\n\n", b"data: 2\n\n", b"data: 3"] == events
+
+
+def test_every_fault_is_quiet_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What goes wrong on purpose is no error of the server; on every path and for any body."""
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", "/v1/models", {}),
+        ("POST", "/v1/embeddings", {"model": "mistral-embed", "input": "a"}),
+        ("POST", "/v1/chat/completions", {"model": MODEL, "messages": "not a list"}),
+    ]
+    with Simulator() as simulator:
+        for row in ROWS:
+            if row.act in ("bomb", "unread") or row.settings.get("seconds"):
+                continue
+            for method, path, fields in asked:
+                with Caller(simulator, row.id, method=method, path=path, **fields) as caller:
+                    if row.how.get("end") == "open":
+                        caller.until(b"HTTP/1.1 ")
+                    else:
+                        caller.all()
+        assert 200 == seen(simulator).status
+
+    assert [] == [record.getMessage() for record in caplog.records if record.levelno >= 40]
+
+
+def test_an_odd_edit_leaves_other_answers_alone(simulator: Simulator) -> None:
+    """An error in the middle of a stream, and a body that is no object."""
+    failing = ScriptedProvider([[TextDelta("One"), ServiceUnavailable("Down.")]])
+    with Simulator(provider=failing) as broken:
+        events = seen(broken, "45-finish-reason", stream=True).events
+
+    assert b'"object":"error"' in events[-1]
+    assert 400 <= seen(simulator, "31-other-kind", messages=7).status < 500

@@ -34,8 +34,10 @@ async def edited(fault: Fault, info: RequestInfo, answer: Answer) -> AsyncGenera
     edit = _EDITS[fault.row.how["as"]]
     if not answer.streamed:
         body = b"".join([piece async for piece in answer.pieces])
-        if answer.status == 200:
-            (value,) = edit(json.loads(body), fault, info, "message")
+        value = json.loads(body) if answer.status == 200 else {}
+        # Vectors and lists of models have no choices.
+        if value.get("choices"):
+            (value,) = edit(value, fault, info, "message")
             body = _json(value)
         yield body
         return
@@ -45,6 +47,9 @@ async def edited(fault: Fault, info: RequestInfo, answer: Answer) -> AsyncGenera
             yield event
             continue
         chunk = json.loads(event.removeprefix(b"data: "))
+        if not chunk.get("choices"):
+            yield event  # an error in the middle of the stream
+            continue
         if first and edit is _choices:
             yield _event(_opened(chunk))
         first = False

@@ -32,6 +32,16 @@ __all__ = [
 
 _Setting: TypeAlias = int | float | str
 
+# Sizes that a machine can bear, and statuses that a server can send.
+_RANGES = {
+    "count": (1, 100_000),
+    "kib": (1, 65_536),
+    "mib": (1, 1024),
+    "rate": (1, 10**12),
+    "size": (1, 10**9),
+    "status": (200, 599),
+}
+
 
 class FaultRow(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -267,8 +277,7 @@ class FaultPlan:
         """
         asked = info.header if info.header is not None else info.suffix
         if asked is not None:
-            fault = parse_fault(asked)
-            return fault if fault.holds(self._count(asked)) else None
+            return self._held(parse_fault(asked), asked)
         return self._drawn(info.number)
 
     def reset(self) -> None:
@@ -282,13 +291,16 @@ class FaultPlan:
         draw = int.from_bytes(digest[:7]) / 2**56
         for fault, chance in self._chances:
             if draw < chance:
-                return fault if fault.holds(self._count(fault.row.id)) else None
+                return self._held(fault, fault.row.id)
             draw -= chance
         return None
 
-    def _count(self, key: str) -> int:
+    def _held(self, fault: Fault, key: str) -> Fault | None:
+        # Only what counts is counted: callers may name faults without end.
+        if fault.times is None and fault.nth is None:
+            return fault
         self._counts[key] = self._counts.get(key, 0) + 1
-        return self._counts[key]
+        return fault if fault.holds(self._counts[key]) else None
 
 
 def _setting(row: FaultRow, key: str, value: str) -> _Setting:
@@ -300,10 +312,10 @@ def _setting(row: FaultRow, key: str, value: str) -> _Setting:
     # -1 stands for the end of the answer where a fault may strike anywhere in it.
     low = -1 if key in ("after", "bytes") else -math.inf
     number = _number(row, key, value, whole=isinstance(default, int), low=low)
-    if key in ("size", "rate", "kib", "count", "mib") and number < 1:
-        raise ConfigInvalid(f"{key!r} of the fault {row.id!r} must be at least 1, not {value!r}")
-    if key == "status" and not 200 <= number <= 599:
-        raise ConfigInvalid(f"{key!r} of the fault {row.id!r} must be 200 to 599, not {value!r}")
+    least, most = _RANGES.get(key, (-math.inf, math.inf))
+    if not least <= number <= most:
+        problem = f"must be {least} to {most}, not {value!r}"
+        raise ConfigInvalid(f"{key!r} of the fault {row.id!r} {problem}")
     return number
 
 
@@ -315,7 +327,8 @@ def _number(row: FaultRow, key: str, value: str, *, whole: bool, low: float) -> 
         raise ConfigInvalid(
             f"{key!r} of the fault {row.id!r} must be {kind}, not {value!r}"
         ) from None
-    if number < low or (number > 10**18 and number != math.inf):
+    # Not `number < low`: NaN is no number either.
+    if not number >= low or (number > 10**18 and number != math.inf):
         raise ConfigInvalid(f"{key!r} of the fault {row.id!r} is out of range: {value!r}")
     return number
 

@@ -153,7 +153,7 @@ class _Happening:
 
         def answer(*, swapped: bool = False) -> Any:
             wire.notes = False
-            first = _swapped(self._exchange) if swapped else body
+            first = _swapped(self._exchange) or body if swapped else body
             return _answered(rest, scope, _again(first, receive))
 
         scene = Scene(
@@ -204,8 +204,10 @@ class LateReader:
                 transport.resume_reading()
 
 
-def _swapped(exchange: Exchange) -> dict[str, Any]:
-    exchange.fields = {**(exchange.fields or {}), "stream": not exchange.streamed}
+def _swapped(exchange: Exchange) -> dict[str, Any] | None:
+    if exchange.fields is None or not exchange.asked.path.endswith("/completions"):
+        return None  # there is only one kind
+    exchange.fields = {**exchange.fields, "stream": not exchange.streamed}
     exchange.body = msgspec.json.encode(exchange.fields)
     return {"type": "http.request", "body": exchange.body, "more_body": False}
 
