@@ -102,7 +102,7 @@ _SECONDS = _Seconds()
     "--record",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Pass every request on to --upstream, and write the exchanges there, without keys.",
+    help="Pass every request on, and write the exchanges there, without keys.",
 )
 @click.option(
     "--upstream",

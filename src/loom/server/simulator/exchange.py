@@ -62,6 +62,7 @@ class Exchange(msgspec.Struct, kw_only=True):
         query_cost: What its answer costs against the minute's tokens.
         told: Whether everyone who charges for it knows how it ended.
         settled: Whether the limits know what its answer used.
+        weight: The bytes of it that the journal counts; None if it does not keep it.
         ended_s: When its answer ended, by the monotonic clock; None before.
     """
 
@@ -84,6 +85,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     query_cost: int = 0
     told: bool = False
     settled: bool = False
+    weight: int | None = None
     ended_s: float | None = None
 
     @property

@@ -20,6 +20,12 @@ __all__ = ["SimulatedEdge", "correlation_id"]
 # Recorded proxy latencies lie between 6 and 27 ms.
 _PROXY_MS = (6, 27)
 
+_ALWAYS = {
+    "cf-cache-status": "DYNAMIC",
+    "strict-transport-security": "max-age=15552000; includeSubDomains; preload",
+    "x-content-type-options": "nosniff",
+}
+
 
 def correlation_id(now_ms: int, dice: Dice) -> str:
     """
@@ -38,7 +44,7 @@ def correlation_id(now_ms: int, dice: Dice) -> str:
     tail |= int(dice.random() * 2**31)
     value = (now_ms & (2**48 - 1)) << 80 | 7 << 76 | 2 << 62 | tail
     digits = f"{value:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class SimulatedEdge(Desk):
@@ -132,7 +138,5 @@ class SimulatedEdge(Desk):
             headers["x-kong-proxy-latency"] = str(proxy_ms)
         else:
             headers["x-kong-response-latency"] = str(proxy_ms)
-        headers["cf-cache-status"] = "DYNAMIC"
-        headers["strict-transport-security"] = "max-age=15552000; includeSubDomains; preload"
-        headers["x-content-type-options"] = "nosniff"
+        headers |= _ALWAYS
         return headers

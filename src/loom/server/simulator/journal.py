@@ -121,9 +121,10 @@ class Journal:
         Args:
             exchange: It.
         """
+        exchange.weight = len(exchange.body)
         with self._lock:
             self._kept.append(exchange)
-            self._bytes += len(exchange.asked.body)
+            self._bytes += exchange.weight
             self._shorten()
 
     def end(self, exchange: Exchange) -> None:
@@ -135,15 +136,20 @@ class Journal:
         """
         # Nobody compares the key any more: it is not kept, not even out of sight.
         exchange.asked = _without_key(exchange.asked)
+        # A tree of thousands of values each would keep the garbage collector busy.
+        exchange.fields = {"model": exchange.model}
         with self._lock:
-            self._bytes += _weight(exchange)
-            self._shorten()
+            if exchange.weight is not None:
+                answer = sum(map(len, exchange.pieces))
+                exchange.weight += answer
+                self._bytes += answer
+                self._shorten()
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._kept.clear()
-            self._bytes = 0
+            while self._kept:
+                self._forget()
 
     def entries(self, since: int = 0) -> tuple[Entry, ...]:
         """
@@ -175,14 +181,13 @@ class Journal:
 
     def _shorten(self) -> None:
         while self._kept and (len(self._kept) > self._size or self._bytes > _MAX_BYTES):
-            oldest = self._kept.popleft()
-            self._bytes -= len(oldest.asked.body)
-            if oldest.ended_s is not None:
-                self._bytes -= _weight(oldest)
+            self._forget()
 
-
-def _weight(exchange: Exchange) -> int:
-    return sum(map(len, exchange.pieces))
+    def _forget(self) -> None:
+        oldest = self._kept.popleft()
+        self._bytes -= oldest.weight or 0
+        # Its end may come later, and is not counted then.
+        oldest.weight = None
 
 
 def _entry(exchange: Exchange) -> Entry:
