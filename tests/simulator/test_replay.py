@@ -381,6 +381,16 @@ def save(folder: Path, body: Any, answer: bytes = b"{}") -> None:
     write_recording(folder, sent, "test")
 
 
+def test_no_recording_is_written_over(tmp_path: Path) -> None:
+    """A number that is in use is passed over, also when an earlier file was taken away."""
+    for number in range(3):
+        save(tmp_path, {"n": number})
+    tmp_path.joinpath("chat-001.json").unlink()
+    save(tmp_path, {"n": 3})
+
+    assert [1, 2, 3] == [each.request_body["n"] for each in read_folder(tmp_path)]
+
+
 def test_an_exact_recording_comes_first(tmp_path: Path) -> None:
     """Of two that mean the same the one that is written alike answers; both answer others."""
     save(tmp_path, {"model": "m", "n": 1}, b"1")

@@ -26,7 +26,7 @@ from loom.wire.mistral.schema import CHAT_FIELDS, EMBEDDINGS_REQUEST, FIM_REQUES
 POSTS = ("chat/completions", "fim/completions", "embeddings")
 DOCUMENT = openapi_document(POSTS)
 FEW = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 
