@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
 from loom.providers.fitting import fits, same
 from loom.providers.instances import instance
@@ -374,3 +374,21 @@ def test_an_example_fits_or_is_none(pattern: str, shortest: int) -> None:
     text = example(pattern, shortest)
 
     assert text is None or (len(text) >= shortest and re.search(pattern, text))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": [{"type": "string"}, {"type": "integer"}], "additionalItems": False},
+        {"type": "string", "minLength": 2.0, "maxLength": 3.0},
+        {"type": "array", "minItems": 1.0, "maxItems": 2.0},
+        {"type": "object", "minProperties": 2.0},
+        {"type": "number", "multipleOf": 1e-300},
+    ],
+    ids=["draft 7 items", "length", "items", "properties", "tiny step"],
+)
+def test_older_and_odd_spellings_are_understood(schema: dict[str, Any]) -> None:
+    """Draft 7 lists its items, JSON writes 2.0 for 2, and a step may be very small."""
+    value = instance(schema, lambda _name, _kind: ())
+
+    Draft7Validator(schema).validate(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -58,14 +58,14 @@ def resolve(schema: Schema, root: Schema) -> Mapping[str, Any]:
         root: The document that `#/...` points into.
 
     Returns:
-        A schema without `$ref`.
+        A schema without `$ref`, in the words of the newest draft.
     """
     if isinstance(schema, bool):
         return {} if schema else {"not": {}}
     for _ in range(_REFERENCES):
         reference = schema.get("$ref")
         if not isinstance(reference, str):
-            return schema
+            return _plain(schema)
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         target = _pointed_at(reference, root)
         if isinstance(target, bool):
@@ -73,6 +73,19 @@ def resolve(schema: Schema, root: Schema) -> Mapping[str, Any]:
         clash = beside.keys() & target.keys()
         schema = {"allOf": [target, beside]} if clash else {**target, **beside}
     return {}
+
+
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+
+
+def _plain(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    # 2.0 is a whole number to JSON; a list of `items` is draft 7's `prefixItems`.
+    new: dict[str, Any] = {
+        key: int(schema[key]) for key in _COUNTS if isinstance(schema.get(key), float)
+    }
+    if isinstance(schema.get("items"), list):
+        new |= {"prefixItems": schema["items"], "items": schema.get("additionalItems", True)}
+    return {**schema, **new} if new else schema
 
 
 def _pointed_at(reference: str, root: Schema) -> Schema:
@@ -159,9 +172,7 @@ def _fits_together(value: Any, rules: Mapping[str, Any], root: Schema, turns: in
 def _fits_number(value: float, rules: Mapping[str, Any]) -> bool:
     step = rules.get("multipleOf")
     # Decimal of the printed form: 0.3 is a multiple of 0.1 for everybody but binary floats.
-    divides = step is None or (
-        math.isfinite(value) and Decimal(str(value)) % Decimal(str(step)) == 0
-    )
+    divides = step is None or (math.isfinite(value) and _divides(step, value))
     return (
         divides
         and value >= rules.get("minimum", -math.inf)
@@ -169,6 +180,14 @@ def _fits_number(value: float, rules: Mapping[str, Any]) -> bool:
         and ("exclusiveMinimum" not in rules or value > rules["exclusiveMinimum"])
         and ("exclusiveMaximum" not in rules or value < rules["exclusiveMaximum"])
     )
+
+
+def _divides(step: float, value: float) -> bool:
+    try:
+        return Decimal(str(value)) % Decimal(str(step)) == 0
+    except InvalidOperation:
+        # So many steps that Decimal's digits do not count them.
+        return True
 
 
 def _fits_text(value: str, rules: Mapping[str, Any]) -> bool:
