@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.server.test_app import Caller
+from tests.wire.test_json_schema import SCHEMAS
 
 from loom.server.simulator import Simulator
 
@@ -25,50 +26,49 @@ JSON = st.recursive(
 )
 NUMBER = st.integers(0, 3) | st.floats(0, 1)
 CALL = {"id": "abcDEF123", "function": {"name": "f", "arguments": "{}"}}
-CHUNK = st.fixed_dictionaries(
-    {"type": st.sampled_from(["text", "image_url", "document_url", "file", "thinking", "x"])},
-    optional={
-        "text": st.text(max_size=5),
-        "image_url": st.text(max_size=5) | st.fixed_dictionaries({"url": st.text(max_size=5)}),
-        "document_url": st.text(max_size=5),
-        "file_id": st.text(max_size=5),
-        "thinking": st.lists(st.just({"type": "text", "text": "Hm"}), max_size=2),
-    },
+CHUNK = st.one_of(
+    st.fixed_dictionaries({"type": st.just("text"), "text": st.text(max_size=9)}),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("image_url"),
+            "image_url": st.text(max_size=9) | st.fixed_dictionaries({"url": st.text(max_size=9)}),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.just("document_url"), "document_url": st.text(max_size=9)}),
+    st.fixed_dictionaries({"type": st.just("input_audio"), "input_audio": st.text(max_size=9)}),
+    st.fixed_dictionaries({"type": st.just("file"), "file_id": st.text(max_size=9)}),
+    st.just({"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}),
+    st.just({"type": "resource", "uri": "x"}),
 )
-CONTENT = st.text(max_size=20) | st.lists(CHUNK, max_size=2) | st.none() | JSON
-MESSAGE = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": CONTENT},
+CONTENT = st.text(min_size=1, max_size=20) | st.lists(CHUNK, min_size=1, max_size=2)
+USER = st.fixed_dictionaries({"role": st.just("user"), "content": CONTENT})
+MESSAGE = USER | st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["system", "user", "assistant", "tool"]),
+        "content": CONTENT | st.none() | JSON,
+    },
     optional={
         "tool_calls": st.lists(st.just(CALL), max_size=2),
         "tool_call_id": st.just("abcDEF123"),
         "prefix": st.booleans(),
     },
 )
-SCHEMA = st.fixed_dictionaries(
-    {},
-    optional={
-        "type": st.sampled_from(["object", "string", "array", "integer", "nonsense"]) | JSON,
-        "properties": st.dictionaries(st.text(max_size=5), JSON, max_size=3) | JSON,
-        "required": st.lists(st.text(max_size=5), max_size=2) | JSON,
-        "enum": JSON,
-        "$ref": st.sampled_from(["#", "#/x", "http://x"]),
-    },
-)
 TOOL = st.fixed_dictionaries(
-    {"function": st.fixed_dictionaries({"name": st.just("f"), "parameters": SCHEMA | JSON})}
+    {"function": st.fixed_dictionaries({"name": st.just("f"), "parameters": SCHEMAS})}
 )
 FORM = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "json_object", "json_schema"])},
-    optional={"json_schema": st.fixed_dictionaries({"name": st.just("a"), "schema": SCHEMA})},
+    optional={"json_schema": st.fixed_dictionaries({"name": st.just("a"), "schema": SCHEMAS})},
 )
 CHAT = st.fixed_dictionaries(
     {
-        "model": st.sampled_from(["mistral-small-latest", "open-mistral-7b", "x"]),
-        "messages": st.lists(MESSAGE, min_size=1, max_size=3),
+        "model": st.just("mistral-small-latest") | st.just("mistral-large-latest"),
+        "messages": st.lists(USER, min_size=1, max_size=2)
+        | st.lists(MESSAGE, min_size=1, max_size=3),
     },
     optional={
         "temperature": NUMBER,
-        "max_tokens": st.integers(0, 2**66),
+        "max_tokens": st.integers(0, 20) | st.integers(0, 2**66),
         "random_seed": st.integers(0, 2**70),
         "n": st.integers(1, 3) | st.just(2**65),
         "stop": st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=2),
@@ -76,9 +76,8 @@ CHAT = st.fixed_dictionaries(
         "tools": st.lists(TOOL, max_size=2),
         "tool_choice": st.sampled_from(["auto", "any", "none"]),
         "response_format": FORM,
-        "reasoning_effort": st.sampled_from(["none", "high", "low"]),
-        "metadata": JSON,
-        "unknown": JSON,
+        "metadata": st.dictionaries(st.text(max_size=5), JSON),
+        "prompt_cache_key": st.text(max_size=5),
     },
 )
 OTHER = st.fixed_dictionaries(

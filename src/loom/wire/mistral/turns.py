@@ -50,7 +50,7 @@ def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
                 _check_result(message)
 
 
-def check_function_name(name: str, kind: str = "invalid_request_tool") -> None:
+def check_function_name(name: str, kind: str = "invalid_request_error") -> None:
     """
     Refuse a tool's name that the vendor refuses.
 
@@ -144,7 +144,7 @@ def _check_assistant(message: Mapping[str, Any], *, last: bool) -> None:
 def _check_result(message: Mapping[str, Any]) -> None:
     # An id that is not legal was refused with its call.
     if message.get("name") is not None:
-        check_function_name(message["name"], "invalid_request_tool_message")
+        check_function_name(message["name"])
 
 
 def _bad_id(call_id: str) -> str:
