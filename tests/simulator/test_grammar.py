@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from tests.recorded import Exchange, chat_exchanges, needed, with_legal_ids
 
+from loom import Mistral
 from loom.providers.scripted import ScriptedProvider
 from loom.server.simulator import SIMULATOR_KEY, Simulator
 
+MODEL = "mistral-small-latest"
 PADDING = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -151,6 +153,32 @@ def test_tool_calls_come_whole_with_the_reason(ask: Asked) -> None:
     ]
     assert [0, 1] == [call["index"] for call in choice["delta"]["tool_calls"]]
     assert all(re.fullmatch("[A-Za-z0-9]{9}", call["id"]) for call in choice["delta"]["tool_calls"])
+
+
+def test_calls_come_in_pieces_by_switch() -> None:
+    """First id and name, then the arguments without either; a client puts them together."""
+    schema = {"type": "object", "properties": {"n": {}}, "required": ["n"]}
+    tool = {"type": "function", "function": {"name": "find_city", "parameters": schema}}
+    prompt = "call find_city"
+    body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "tools": [tool]}
+    with Simulator(fragments=True) as simulator:
+        asked = Asked(simulator)
+        _, streamed = asked({**body, "stream": True})
+        asked.connection.close()
+        with (
+            Mistral(SIMULATOR_KEY, base_url=simulator.base_url, model=MODEL) as mistral,
+            mistral.stream(prompt, tools=[tool]) as stream,
+        ):
+            (call,) = stream.final().tool_calls
+
+    *pieces, last = (chunk["choices"][0] for chunk in chunks_of(streamed)[1:])
+    calls = [piece["delta"]["tool_calls"][0] for piece in pieces]
+    assert ("find_city", "") == (calls[0]["function"]["name"], calls[0]["function"]["arguments"])
+    assert all("id" not in each and not each["function"]["name"] for each in calls[1:])
+    assert "n" in json.loads("".join(each["function"]["arguments"] for each in calls))
+    assert ("tool_calls", {"content": ""}) == (last["finish_reason"], last["delta"])
+    assert "find_city" == call.name
+    assert "n" in json.loads(call.arguments)
 
 
 def test_the_recorded_tools_are_called(ask: Asked) -> None:

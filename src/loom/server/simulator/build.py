@@ -70,7 +70,7 @@ def build_gate(
         # A retired model is as unknown to the API as one that never was (contract, section 6).
         return None if card is None or card.state == "retired" else card
 
-    dialect = MistralDialect()
+    dialect = MistralDialect(fragments=options.fragments)
     archive = archive_app(options, dialect)
     limiter = Limiter(options, clock=clock, count=prompt_tokens)
     money = [] if options.credits_usd is None else [Credits(options.credits_usd)]

@@ -60,6 +60,7 @@ class Simulator:
         latency_s: Seconds before the first byte of an answer.
         credits_usd: What each key may spend, in US dollars; None: without end.
         journal_size: How many requests the journal keeps.
+        fragments: Whether tool calls are streamed in pieces, as some models send them.
         scenario: A script of answers and faults, or its file, or the name of one that is shipped,
             for example "FB03".
         faults: Faults as `x-loom-fault` names them, and how likely each is, 0 to 1.
@@ -90,6 +91,7 @@ class Simulator:
         latency_s: float = 0.0,
         credits_usd: Decimal | None = None,
         journal_size: int = 10_000,
+        fragments: bool = False,
         scenario: Scenario | str | Path | None = None,
         faults: Mapping[str, float] | None = None,
         record: Path | str | None = None,
@@ -110,6 +112,7 @@ class Simulator:
             latency_s=latency_s,
             credits_usd=credits_usd,
             journal_size=journal_size,
+            fragments=fragments,
             scenario=scenario,
             faults=faults,
             record=None if record is None else Path(record),

@@ -43,16 +43,23 @@ class MistralDialect(Dialect):
         strict: Server role: whether requests that the real API refuses are refused, in its words.
         find: Server role, with `strict`: looks up a model; None takes every model.
         bare_detail: Server role: whether a 422 goes out without its envelope.
+        fragments: Server role: whether streamed tool calls go out in pieces.
     """
 
     name = "mistral"
 
     def __init__(
-        self, *, strict: bool = False, find: FindModel | None = None, bare_detail: bool = False
+        self,
+        *,
+        strict: bool = False,
+        find: FindModel | None = None,
+        bare_detail: bool = False,
+        fragments: bool = False,
     ) -> None:
         self._strict = strict
         self._find = find
         self._bare_detail = bare_detail
+        self._fragments = fragments
 
     def encode_request(self, request: ChatRequest) -> EncodedRequest:
         """
@@ -156,7 +163,8 @@ class MistralDialect(Dialect):
 
     def encoder(self, request: ChatRequest, id: str, created: int) -> MistralEncoder:  # noqa: A002 - the wire's name
         """Server role: an encoder for one streamed answer."""
-        return MistralEncoder(request.model, id, created, request.sampling.n or 1)
+        choices = request.sampling.n or 1
+        return MistralEncoder(request.model, id, created, choices, fragments=self._fragments)
 
     def encode_error(self, error: LoomError) -> ErrorReply:
         """Server role: an error."""

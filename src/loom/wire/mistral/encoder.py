@@ -55,6 +55,10 @@ def encode_chat_response(response: LLMResponse) -> bytes:
     )
 
 
+# Characters of a call's arguments in a piece: about a token or two.
+_PIECE = 8
+
+
 class MistralEncoder:
     """
     Encodes one streamed answer.
@@ -67,6 +71,7 @@ class MistralEncoder:
         id: The answer's id, 32 hex digits.
         created: Unix time in seconds.
         choices: How many answers were asked for.
+        fragments: Whether calls go out in pieces as they come, as `zai-glm-5-2` sends them.
     """
 
     def __init__(
@@ -75,8 +80,11 @@ class MistralEncoder:
         id: str,  # noqa: A002 - the wire's name
         created: int,
         choices: int = 1,
+        *,
+        fragments: bool = False,
     ) -> None:
         self._choices = choices
+        self._fragments = fragments
         self._head = {"id": id, "object": "chat.completion.chunk", "created": created}
         self._head["model"] = model
         self._chunks = 0
@@ -107,6 +115,8 @@ class MistralEncoder:
                 return self._open(choice) + self._chunk(choice, {"content": content})
             case PartReceived(part=part, choice=choice):
                 return self._open(choice) + self._chunk(choice, {"content": [encode_part(part)]})
+            case ToolCallDelta(choice=choice) if self._fragments:
+                return self._open(choice) + self._call_pieces(event)
             case ToolCallDelta():
                 self._hold_call(event)
             case Finished(reason=reason, choice=choice):
@@ -135,6 +145,19 @@ class MistralEncoder:
         return encode_event(
             _encode({**self._head, "choices": [{**opening, "finish_reason": None}]})
         )
+
+    def _call_pieces(self, event: ToolCallDelta) -> bytes:
+        # First the id and the name without arguments, then arguments without either (contract,
+        # section 4).
+        deltas: list[dict[str, Any]] = []
+        if event.name:
+            function = {"name": event.name, "arguments": ""}
+            deltas.append({"id": event.id, "type": "function", "function": function})
+        for start in range(0, len(event.arguments), _PIECE):
+            piece = event.arguments[start : start + _PIECE]
+            deltas.append({"function": {"name": "", "arguments": piece}})
+        calls = ({"tool_calls": [{**delta, "index": event.index}]} for delta in deltas)
+        return b"".join(self._chunk(event.choice, call) for call in calls)
 
     def _hold_call(self, event: ToolCallDelta) -> None:
         # Fragments become whole calls: Mistral's own models send them whole.
