@@ -17,6 +17,8 @@ from loom import AsyncMistral, Mistral
 from loom.core.ambient import SystemClock
 from loom.server.simulator import SIMULATOR_KEY, Simulator
 from loom.server.simulator.clock import SimulatedClock
+from loom.server.simulator.exchange import Asked, Exchange
+from loom.server.simulator.journal import Journal
 from loom.testing.clock import FakeClock
 
 MODEL = "mistral-small-latest"
@@ -181,6 +183,24 @@ def test_large_bodies_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) ->
 
         assert 1 <= len(simulator.journal) < 4
         assert 5 == simulator.journal[-1].number
+
+
+def test_what_was_forgotten_before_its_end_is_not_counted() -> None:
+    """The bytes that it counts are those that it holds, whichever request ends first."""
+    asked = [
+        Asked(number=n, method="POST", path="/", query="", headers={}, body=b"12") for n in (1, 2)
+    ]
+    first, second = (Exchange(asked=a, body=a.body, began_s=0.0, at_s=0.0) for a in asked)
+    journal = Journal(1)
+    for exchange in (first, second):
+        journal.begin(exchange)
+        exchange.pieces.append(b"345")
+    for exchange in (first, second):
+        journal.end(exchange)
+
+    assert (5, 1) == (journal._bytes, len(journal))
+    journal.clear()
+    assert (0, 0) == (journal._bytes, len(journal))
 
 
 def test_the_clock_moves_answers_and_models() -> None:
