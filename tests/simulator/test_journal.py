@@ -13,6 +13,8 @@ from typing import Any
 import anyio
 import pytest
 
+import loom.server.app
+import loom.server.simulator.gate
 from loom import AsyncMistral, Mistral
 from loom.core.ambient import SystemClock
 from loom.server.simulator import SIMULATOR_KEY, Simulator
@@ -401,3 +403,27 @@ async def test_no_request_is_answered_with_500_or_not_at_all() -> None:
 
 # 10,000 take six seconds; so many are enough to notice a change.
 REQUESTS = 3000
+
+
+@pytest.mark.parametrize(("key", "status"), [(SIMULATOR_KEY, 413), ("another", 401)])
+def test_a_body_that_is_too_large_is_refused_after_the_key(
+    monkeypatch: pytest.MonkeyPatch, key: str, status: int
+) -> None:
+    """413 in the dialect's form for who has a key; the bound is that of the application."""
+    assert loom.server.app.BODY_BYTES == loom.server.simulator.gate._BODY_BYTES
+    monkeypatch.setattr(loom.server.simulator.gate, "_BODY_BYTES", 100)
+    with Simulator() as simulator:
+        chat(simulator, b" " * 200, key=key)
+        entry = simulator.journal[-1]
+
+    assert status == entry.status
+
+
+def test_a_body_nested_without_end_is_refused() -> None:
+    """No body, however deep, is answered with 500."""
+    deep = b'{"a":' * 5000 + b"1" + b"}" * 5000
+    body = json.dumps(HELLO).encode()[:-1]
+    with Simulator() as simulator:
+        for each in (deep, body + b', "metadata": ' + deep + b"}"):
+            chat(simulator, each)
+            assert 400 <= (simulator.journal[-1].status or 0) < 500
