@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ pytest_plugins = ["loom.testing.plugin"]
 # A busy machine is no failure, and a test that depends on the examples of an earlier run is.
 settings.register_profile("loom", deadline=None, database=None, derandomize=True)
 settings.load_profile("loom")
+
+# A shell starts a background job with Ctrl-C ignored, and every process below inherits that: the
+# tests of Ctrl-C would wait for an answer that nobody breaks off.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _UNWANTED = ("MISTRAL_API_KEY", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
