@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from loom.server.simulator.listener import HOST, Listener
+from loom.server.simulator.listener import HOST, Listener, listen
 
 
 def test_stopping_on_its_own_thread_does_not_wait_for_itself() -> None:
@@ -31,6 +33,12 @@ def test_stopping_on_its_own_thread_does_not_wait_for_itself() -> None:
     connection.close()
     listener.stop()
     assert before == set(threading.enumerate())
+
+
+def test_small_writes_are_not_held_back() -> None:
+    """Its sockets name their protocol: else asyncio leaves Nagle's algorithm on."""
+    with closing(listen(0)) as sock:
+        assert socket.IPPROTO_TCP == sock.proto
 
 
 def test_what_keeps_it_from_starting_is_raised() -> None:

@@ -151,7 +151,7 @@ async def test_a_stale_socket(method: str, reset: bool) -> None:  # noqa: FBT001
             async with transport.open(request(server.url, method=method)) as reply:
                 assert expected == await reply.read()
         assert (2, 3) == (server.accepted, len(server.requests))
-        assert 2 == reply.attempts  # type: ignore[attr-defined] # beyond the contract
+        assert 2 == reply.attempts
         assert 0 == transport.permits_in_use
         await transport.aclose()
 
