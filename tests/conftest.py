@@ -22,7 +22,15 @@ settings.load_profile("loom")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_UNWANTED = ("MISTRAL_API_KEY", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES")
+_UNWANTED = (
+    "MISTRAL_API_KEY",
+    "UV_RUN_RECURSION_DEPTH",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "TTY_COMPATIBLE",
+    "COLUMNS",
+    "LINES",
+)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 # A plain clone has no recorded exchanges beside it; everything else must run in CI.

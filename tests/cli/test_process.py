@@ -206,6 +206,15 @@ def test_the_demo_is_fast_and_whole(start: Start) -> None:
     assert 3 == len(value["next"])
 
 
+def test_the_demo_names_commands_that_work_where_it_was_started(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below `uv run` there is no `looms` on the path: the next commands say so."""
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    _, out, _ = finish(start("demo", "--fast", "--json"))
+    assert all("uv run looms " in command for command in json.loads(out)["next"])
+
+
 def test_the_demo_tells_its_story(start: Start) -> None:
     """Without --json: the three steps, the total, and what it would have cost in 2024."""
     code, out, err = finish(start("demo", "--fast"))

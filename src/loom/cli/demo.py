@@ -16,6 +16,7 @@ from loom.cli.clean import Cleaner
 from loom.cli.listen import response_object
 from loom.cli.options import common_options, pass_terminal
 from loom.cli.terminal import Terminal, cost_line, dollars
+from loom.config.load import started_by_uv
 from loom.core.ambient import SystemClock
 from loom.core.events import TextDelta
 from loom.core.messages import Message
@@ -54,6 +55,13 @@ _NEXT = (
 )
 
 
+def _next_commands() -> tuple[str, ...]:
+    # Who started this by `uv run looms demo` has no `looms` on the path.
+    if not started_by_uv():
+        return _NEXT
+    return tuple(command.replace("looms ", "uv run looms ", 1) for command in _NEXT)
+
+
 @click.command()
 @click.option("--fast", is_flag=True, help="Leave out the pauses: done in some seconds.")
 @common_options
@@ -83,7 +91,7 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
     now, then = _costs(stage, calls)
     stage.line()
     stage.title("Try next", "")
-    for command in _NEXT:
+    for command in _next_commands():
         stage.line(f"  {command}", style="cyan")
     if terminal.json:
         terminal.write_json(
@@ -97,7 +105,7 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
                 },
                 "cost_usd": f"{now:f}",
                 "cost_usd_as_of": {_THEN: f"{then:f}"},
-                "next": _NEXT,
+                "next": _next_commands(),
                 "elapsed_s": round(SystemClock().monotonic_s() - begun_s, 3),
             }
         )

@@ -19,7 +19,7 @@ from loom.catalog.dates import parse_as_of
 from loom.config.settings import Settings, VaultSettings
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["load_settings", "normalise_base_url", "project_file", "user_file"]
+__all__ = ["load_settings", "normalise_base_url", "project_file", "started_by_uv", "user_file"]
 
 # A folder that somebody downloaded must not send the user's key to an address of its choice.
 _NOT_IN_PROJECT = ("proxy", "vault")
@@ -60,6 +60,11 @@ def load_settings() -> Settings:
 
         values["data_dir"] = user_data_path("looms")
     return Settings(**values)
+
+
+def started_by_uv() -> bool:
+    """Whether this command runs below `uv run`, and so may not be on the user's path."""
+    return "UV_RUN_RECURSION_DEPTH" in os.environ
 
 
 def normalise_base_url(url: str) -> str:
