@@ -79,6 +79,7 @@ async def client() -> AsyncIterator[AsyncMistral]:
         ({"timeout_s": 0.5}, "'timeout_s' must be between 1 and 600 seconds"),
         ({"timeout_s": timedelta(minutes=11)}, "'timeout_s' must be between 1 and 600"),
         ({"deadline_s": -1}, "'deadline_s' must be between"),
+        ({"extra": "x"}, "'extra' must be a dict"),
         ({"timeouts": 3}, "'timeouts' must be a Timeouts"),
         ({"model": ""}, "'model' must be a model id"),
         ({"model": " mistral-large-latest"}, "white space"),

@@ -186,7 +186,7 @@ def build_request(
         guardrails=None if guardrails is None else tuple(_listed("guardrails", guardrails)),
         timeouts=_timeouts(given, defaults.timeouts),
         fit=checked_fit(given.get("fit", defaults.fit)),
-        extra={**{n: given[n] for n in _LOGPROBS if n in given}, **given.get("extra", {})},
+        extra=_extra(given),
         **{n: given[n] for n in _TYPES if n in given and n not in _LOGPROBS},
     )
 
@@ -395,6 +395,13 @@ def _response_format(given: Mapping[str, Any]) -> ResponseFormat | None:
 def _timeouts(given: Mapping[str, Any], default: Timeouts) -> Timeouts:
     limits = {field: given[name] for name, field in _LIMITS.items() if name in given}
     return checked_timeouts(given.get("timeouts", default), limits)
+
+
+def _extra(given: Mapping[str, Any]) -> dict[str, Any]:
+    more = given.get("extra", {})
+    if not isinstance(more, Mapping):
+        raise InvalidRequest(f"'extra' must be a dict of body fields, not {_kind(more)}")
+    return {**{name: given[name] for name in _LOGPROBS if name in given}, **more}
 
 
 def _listed(name: str, value: Any) -> list[Any]:
