@@ -28,6 +28,7 @@ from loom.core.error_table import ERROR_TABLE, ErrorRow
 
 if TYPE_CHECKING:
     from loom.core.response import Partial, RateLimitState
+    from loom.core.timeline import Timeline
 
 __all__ = [
     "ERROR_TABLE",
@@ -102,6 +103,8 @@ class LoomError(Exception):
         vendor_type: The vendor's own type, for example "invalid_model".
         phase: Where on the way it happened, for errors of the connection.
         uncertain: Whether the vendor may have received, and billed, the request.
+        timeline: Each attempt with its times, status and charge; None if nobody kept one.
+        curl: A shell command that repeats the call, with neither key nor prompt in it.
         detail: For a server: what is wrong with each field, as the wire writes it. It may quote
             the request, so nothing that a client receives is put here.
     """
@@ -126,6 +129,8 @@ class LoomError(Exception):
         vendor_type: str | None = None,
         phase: Phase | None = None,
         uncertain: bool = False,
+        timeline: Timeline | None = None,
+        curl: str | None = None,
         detail: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(message)
@@ -145,6 +150,8 @@ class LoomError(Exception):
         self.vendor_type = vendor_type
         self.phase = phase
         self.uncertain = uncertain
+        self.timeline = timeline
+        self.curl = curl
         self.detail = detail
 
     @classmethod
@@ -164,13 +171,40 @@ class LoomError(Exception):
 
     @property
     def counts_for_breaker(self) -> bool:
-        """Whether it is a failure of the provider."""
-        return self.row().breaker
+        """Whether it is a failure of the provider, and not of the way to it or of your limit."""
+        return self.row().breaker and self.phase not in ("proxy", "total")
+
+    @property
+    def may_fall_back(self) -> bool:
+        """Whether another route may do better; not when the time is over."""
+        return self.row().fallback and self.phase != "total"
 
     @property
     def printed_name(self) -> str:
         """The name for people, for example "ERR_RATE_LIMIT"."""
         return self.row().printed or f"ERR_{self.code.upper()}"
+
+    def explain(self, *, curl: bool = False) -> str:
+        """
+        The whole story: what happened, when, what may be charged, what to do.
+
+        Args:
+            curl: Whether a command that repeats the call is added, without key and prompt.
+
+        Returns:
+            Several lines, without key and prompt.
+        """
+        from loom.core.explain import explanation  # noqa: PLC0415 - only when asked for
+
+        return explanation(
+            name=self.printed_name,
+            message=self.message,
+            timeline=self.timeline,
+            notes=getattr(self, "__notes__", ()),
+            request_id=self.request_id,
+            hint=self.hint,
+            curl=self.curl if curl else None,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by message and fields; keyword-only arguments do not travel by themselves."""

@@ -8,20 +8,22 @@ A stream ends with `Completed`.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import msgspec
 
-from loom.core.errors import LoomError
+from loom.core.errors import LoomError, RateLimited
 from loom.core.messages import Part
 from loom.core.response import FinishReason, LLMResponse, Usage
 
 __all__ = [
+    "NOTICES",
     "Completed",
     "Finished",
     "ModelEvent",
     "Notice",
     "PartReceived",
+    "Rerouted",
     "Restarted",
     "Retried",
     "Sending",
@@ -41,11 +43,40 @@ class Sending(msgspec.Struct, frozen=True):
 
 
 class Retried(msgspec.Struct, frozen=True):
-    """An attempt failed; another follows after `wait_s` seconds."""
+    """
+    An attempt failed; another follows after `wait_s` seconds.
+
+    Attributes:
+        attempt: How many were made so far, from 1.
+        wait_s: Seconds until the next one.
+        error: Why it failed.
+        limit: How many are made at most for such an error.
+    """
 
     attempt: int
     wait_s: float
     error: LoomError
+    limit: int = 0
+
+    @property
+    def text(self) -> str:
+        """
+        What happens now, in the words of the reference page.
+
+        For example `Rate limit hit, retrying in 2.0s (attempt 1/5)`.
+        """
+        count = f"(attempt {self.attempt}/{self.limit})"
+        if isinstance(self.error, RateLimited):
+            return f"Rate limit hit, retrying in {self.wait_s:.1f}s {count}"
+        return f"Request failed {count}, retrying in {self.wait_s:.1f}s: {self.error.message}"
+
+
+class Rerouted(msgspec.Struct, frozen=True):
+    """A route failed before any of its answer came; the next one is asked (`fallback=`)."""
+
+    error: LoomError
+    provider: str
+    model: str
 
 
 class Throttled(msgspec.Struct, frozen=True):
@@ -121,8 +152,11 @@ class Completed(msgspec.Struct, frozen=True):
     response: LLMResponse
 
 
-Notice: TypeAlias = Sending | Retried | Throttled | Restarted
+Notice: TypeAlias = Sending | Retried | Rerouted | Throttled | Restarted
 ModelEvent: TypeAlias = (
     TextDelta | ThinkingDelta | ToolCallDelta | PartReceived | Finished | UsageReported | Completed
 )
 StreamEvent: TypeAlias = Notice | ModelEvent
+
+NOTICES: frozenset[type] = frozenset(get_args(Notice))
+"""The kinds of notices: `type(event) in NOTICES` is the fastest question there is."""

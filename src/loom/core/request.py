@@ -111,6 +111,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         first_byte_s: From the request's last byte to the reply's headers.
         idle_s: Between two events of a stream, or two pieces of a body.
         total_s: The whole call.
+        first_token_s: From sending to the first event of a stream; None: `first_byte_s` and
+            `idle_s` alone hold.
     """
 
     pool_s: float = 10.0
@@ -119,6 +121,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_s: float = 60.0
     idle_s: float = 30.0
     total_s: float = 600.0
+    first_token_s: float | None = None
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +147,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         stream: Whether the wire is asked for a stream.
         timeouts: Limits by phase.
         fit: What happens when it is beyond the model's window; None leaves it to the layer.
+        skip_bad_events: Whether an event of a stream that cannot be read is left out.
+        deadline_s: When the call must be over, in seconds of the clock's monotonic time; None:
+            it has not begun, and has `timeouts.total_s` from then on.
         extra: Further body fields, sent as they are: for what a vendor added after this version.
     """
 
@@ -165,4 +171,25 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     timeouts: Timeouts = Timeouts()
     fit: Fit | None = None
+    skip_bad_events: bool = False
+    deadline_s: float | None = None
     extra: Mapping[str, Any] = {}
+
+    def begun(self, now_s: float) -> ChatRequest:
+        """
+        The same request with its deadline; the outermost layer that asks starts the clock.
+
+        Args:
+            now_s: Seconds of the clock's monotonic time.
+
+        Returns:
+            A request that has a deadline; this one if it has.
+        """
+        if self.deadline_s is not None:
+            return self
+        return msgspec.structs.replace(self, deadline_s=now_s + self.timeouts.total_s)
+
+    @property
+    def began_s(self) -> float | None:
+        """When the call began, in seconds of the clock's monotonic time; None: not yet."""
+        return None if self.deadline_s is None else self.deadline_s - self.timeouts.total_s

@@ -10,6 +10,7 @@ import msgspec
 
 from loom.core.messages import Message, ToolCall
 from loom.core.model import Price
+from loom.core.timeline import Timeline
 
 __all__ = ["Choice", "FinishReason", "LLMResponse", "Partial", "RateLimitState", "Usage"]
 
@@ -101,7 +102,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
         request_id: The vendor's id of the request, for a support ticket.
         rate_limit: What the headers said of the limits.
         attempts: Requests that were sent for this answer, from 1.
-        latency_s: Seconds from the call to the end of the answer.
+        latency_s: Seconds from the call to the end of the answer, with every attempt and wait.
+        timeline: Each attempt with its times, status and charge; None if nobody kept one.
         metadata: `{"provider": ...}` and what layers add.
         parsed: The validated value of a structured answer (`output=`); None otherwise.
         raw_body: The vendor's body as it came; for a stream the last chunk that said something.
@@ -117,6 +119,7 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit: RateLimitState = RateLimitState()
     attempts: int = 1
     latency_s: float = 0.0
+    timeline: Timeline | None = None
     metadata: Mapping[str, Any] = {}
     parsed: Any = None
     raw_body: bytes | None = None

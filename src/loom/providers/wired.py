@@ -15,6 +15,7 @@ import msgspec
 
 from loom.core.ambient import Clock
 from loom.core.errors import (
+    InvalidAPIKey,
     LoomError,
     MalformedReply,
     StreamStalled,
@@ -24,10 +25,14 @@ from loom.core.errors import (
 )
 from loom.core.events import Completed, Sending, StreamEvent
 from loom.core.provider import LLMProvider
-from loom.core.request import ChatRequest
+from loom.core.request import ChatRequest, Timeouts
 from loom.core.response import LLMResponse, Usage
 from loom.core.secret import Secret
+from loom.core.timeline import Charge
 from loom.core.version import VERSION
+from loom.providers.curl import redacted_curl
+from loom.providers.key import Key
+from loom.providers.trip import Trip
 from loom.transport.contract import HttpReply, HttpRequest, Transport
 from loom.wire.dialect import ChatDecoder, Dialect
 from loom.wire.encoded import EncodedRequest
@@ -51,12 +56,24 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The vendor, for example "mistral".
         url: The absolute address of chat completions.
-        headers: Sent with each request; the key is a `Secret` in `authorization`.
+        headers: Sent with each request.
+        key: Sent as the bearer token; None: no key is sent.
     """
 
     name: str
     url: str
     headers: Mapping[str, str | Secret] = {}
+    key: Key | None = None
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return "/".join(self.url.split("/", 3)[:3])
+
+    @property
+    def scope(self) -> tuple[str, str]:
+        """Origin and fingerprint of the key: who is asked, and as whom."""
+        return self.origin, "" if self.key is None else self.key.fingerprint
 
 
 class WiredProvider(LLMProvider):
@@ -109,21 +126,24 @@ class WiredProvider(LLMProvider):
                 had arrived.
         """
         encoded = self._dialect.encode_request(request)
-        started_s = self._clock.monotonic_s()
+        sent_s = self._clock.monotonic_s()
+        request = request.begun(sent_s)
+        trip = Trip(self.name, self._endpoint.origin, request, sent_s)
         yield Sending()
-        answered = False
+        outgoing = self._http(request, encoded)
         try:
-            async with self._transport.open(self._http(request, encoded)) as reply:
+            async with self._transport.open(outgoing) as reply:
+                trip.arrive(reply, self._clock.monotonic_s())
                 if reply.status != 200:
                     raise self._dialect.decode_error(
                         reply.status, reply.headers, await reply.read()
                     )
                 if request.stream and _is_stream(reply):
-                    decoder = self._dialect.decoder(reply.headers, request.sampling.n or 1)
-                    batches = self._read(reply, decoder, request.timeouts.idle_s)
+                    decoder = self._decoder(reply, request)
+                    batches = self._read(reply, decoder, request.timeouts, sent_s)
                     async with aclosing(batches):
                         async for batch in batches:
-                            answered = True
+                            trip.answered = True
                             for event in batch:
                                 yield event
                     response = decoder.finish()
@@ -131,28 +151,42 @@ class WiredProvider(LLMProvider):
                     body = await reply.read()
                     _check_body(reply, body)
                     response = self._dialect.decode_response(body, reply.headers)
-                attempts = reply.attempts
         except LoomError as error:
-            raise self._completed(error, request, answered=answered)  # noqa: B904 - the same error
-        yield Completed(self._told(response, request, encoded, started_s, attempts))
+            await self._failed(error, request, outgoing, trip)
+            raise
+        yield Completed(self._told(response, request, encoded, trip))
+
+    def _decoder(self, reply: HttpReply, request: ChatRequest) -> ChatDecoder:
+        decoder = self._dialect.decoder(reply.headers, request.sampling.n or 1)
+        decoder.skip_bad_events = request.skip_bad_events
+        return decoder
 
     def _http(self, request: ChatRequest, encoded: EncodedRequest) -> HttpRequest:
-        accept = "text/event-stream" if request.stream else "application/json"
+        from asyncio import get_running_loop  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
+
+        headers: dict[str, str | Secret] = {
+            "accept": "text/event-stream" if request.stream else "application/json",
+            "content-type": "application/json",
+            "user-agent": f"looms/{VERSION}",
+            **self._endpoint.headers,
+        }
+        if self._endpoint.key is not None:
+            headers["authorization"] = self._endpoint.key.bearer
+        deadline_s = request.deadline_s
+        if deadline_s is not None:
+            # Ours is on the client's clock, the transport's on the loop's.
+            deadline_s += get_running_loop().time() - self._clock.monotonic_s()
         return HttpRequest(
             url=self._endpoint.url,
-            headers={
-                "accept": accept,
-                "content-type": "application/json",
-                "user-agent": f"looms/{VERSION}",
-                **self._endpoint.headers,
-            },
+            headers=headers,
             body=encoded.body,
-            timeouts=request.timeouts,
+            timeouts=_first_byte_timeouts(request),
+            deadline_s=deadline_s,
             stream=request.stream,
         )
 
     async def _read(
-        self, reply: HttpReply, decoder: ChatDecoder, idle_s: float
+        self, reply: HttpReply, decoder: ChatDecoder, timeouts: Timeouts, sent_s: float
     ) -> AsyncGenerator[list[StreamEvent], None]:
         """
         The events of a stream, until its answer is whole or its bytes end.
@@ -160,62 +194,111 @@ class WiredProvider(LLMProvider):
         They come in batches, as the bytes do: a hop between generators for each is dear.
         """
         chunks = reply.chunks()
-        progress_s = self._clock.monotonic_s()
+        patience = _Patience(timeouts, sent_s, self._clock)
         try:
-            while data := await _next(chunks, _USAGE_GRACE_S if decoder.finished else None):
+            while data := await patience.next(chunks, decoder):
                 events = decoder.feed(data)
                 if events:
                     yield events
                 if decoder.complete:
                     return
-                # Comments that keep the connection alive are bytes, not progress.
-                now_s = self._clock.monotonic_s()
-                if events:
-                    progress_s = now_s
-                elif now_s - progress_s > idle_s:
-                    stall = TimedOut(f"no event for {idle_s} s, only comments", phase="idle")
-                    raise _broken(stall, decoder)
+                patience.look(progress=bool(events))
         except (TimedOut, Unreachable) as error:
+            if error.phase == "first_byte":
+                raise
             if not decoder.finished:
                 raise _broken(error, decoder) from None
 
-    def _completed(self, error: LoomError, request: ChatRequest, *, answered: bool) -> LoomError:
+    async def _failed(
+        self, error: LoomError, request: ChatRequest, outgoing: HttpRequest, trip: Trip
+    ) -> None:
+        """Put on an error what is known of its attempt."""
+        key = self._endpoint.key
+        bearer = outgoing.headers.get("authorization")
         error.provider = error.provider or self.name
         error.model = error.model or request.model
-        if answered:
+        if trip.answered:
             # Nothing is sent again once a part of the answer was handed on.
             error.retryable = False
-        for header in self._endpoint.headers.values():
+        charge = trip.charge(error)
+        error.uncertain = charge in ("unknown", "estimated")
+        error.curl = redacted_curl(outgoing)
+        for header in outgoing.headers.values():
             if isinstance(header, Secret):
                 _redact(error, header.reveal().removeprefix("Bearer "))
-        return error
+        error.timeline = trip.failed(error, charge, self._clock.monotonic_s())
+        if isinstance(error, InvalidAPIKey) and key is not None and isinstance(bearer, Secret):
+            # Fault matrix, row 37: once more, if there is a new key by now.
+            refused = Secret(bearer.reveal().removeprefix("Bearer "))
+            error.retryable = await key.renew(refused)
 
     def _told(
-        self,
-        response: LLMResponse,
-        request: ChatRequest,
-        encoded: EncodedRequest,
-        started_s: float,
-        attempts: int,
+        self, response: LLMResponse, request: ChatRequest, encoded: EncodedRequest, trip: Trip
     ) -> LLMResponse:
         usage = response.usage
+        charge: Charge = "settled"
         if usage.estimated:
-            usage = _estimated(encoded, response)
-        metadata: dict[str, object] = {"provider": self.name}
+            usage, charge = _estimated(encoded, response), "estimated"
+        metadata: dict[str, object] = {**response.metadata, "provider": self.name}
         if encoded.repairs:
             metadata["repairs"] = encoded.repairs
+        timeline = trip.answer(response, charge, self._clock.monotonic_s())
         return msgspec.structs.replace(
             response,
             usage=usage,
             model=response.model or request.model,
-            attempts=attempts,
-            latency_s=self._clock.monotonic_s() - started_s,
+            attempts=trip.sends,
+            latency_s=timeline.attempts[0].ended_s - timeline.began_s,
+            timeline=timeline,
             metadata=metadata,
         )
 
 
-async def _next(chunks: AsyncIterator[bytes], limit_s: float | None) -> bytes:
-    """The next piece; empty at the end, or when `limit_s` passed."""
+def _first_byte_timeouts(request: ChatRequest) -> Timeouts:
+    timeouts = request.timeouts
+    first_s = timeouts.first_token_s
+    if not request.stream or first_s is None or first_s >= timeouts.first_byte_s:
+        return timeouts
+    return msgspec.structs.replace(timeouts, first_byte_s=first_s)
+
+
+class _Patience:
+    """How long the next piece of a stream may take: limits that the transport does not know."""
+
+    def __init__(self, timeouts: Timeouts, sent_s: float, clock: Clock) -> None:
+        self._clock = clock
+        self._sent_s = sent_s
+        self._idle_s = timeouts.idle_s
+        self._first_s = timeouts.first_token_s
+        self._progress_s = clock.monotonic_s()
+
+    async def next(self, chunks: AsyncIterator[bytes], decoder: ChatDecoder) -> bytes:
+        """The next piece; empty at the end."""
+        first_s = self._first_s
+        if first_s is None:
+            return await _next(chunks, _USAGE_GRACE_S if decoder.finished else None) or b""
+        left_s = self._sent_s + first_s - self._clock.monotonic_s()
+        data = await _next(chunks, max(0.0, left_s))
+        if data is None:
+            raise TimedOut(
+                f"HTTP request failed: deadline exceeded after {first_s:.1f} s"
+                " (waiting for the first token)",
+                phase="first_byte",
+            )
+        return data
+
+    def look(self, *, progress: bool) -> None:
+        """Comments that keep the connection alive are bytes, not progress."""
+        now_s = self._clock.monotonic_s()
+        if progress:
+            self._first_s = None
+            self._progress_s = now_s
+        elif now_s - self._progress_s > self._idle_s:
+            raise TimedOut(f"no event for {self._idle_s} s, only comments", phase="idle")
+
+
+async def _next(chunks: AsyncIterator[bytes], limit_s: float | None) -> bytes | None:
+    """The next piece; empty at the end, None when `limit_s` passed."""
     if limit_s is None:
         return await anext(chunks, b"")
     from asyncio import timeout  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
@@ -224,7 +307,7 @@ async def _next(chunks: AsyncIterator[bytes], limit_s: float | None) -> bytes:
         async with timeout(limit_s):
             return await anext(chunks, b"")
     except TimeoutError:
-        return b""
+        return None
 
 
 def _is_stream(reply: HttpReply) -> bool:

@@ -26,6 +26,9 @@ class ChatDecoder(Protocol):
     complete: bool
     """Whether the answer is whole and its usage known: nothing more need be read."""
 
+    skip_bad_events: bool = False
+    """Whether an event that cannot be read is left out and counted, instead of an error."""
+
     finished: bool
     """Whether every answer has ended (a finish reason for each choice, or `[DONE]`)."""
 

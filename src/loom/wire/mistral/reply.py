@@ -163,6 +163,8 @@ class MistralDecoder:
         self._created: int | None = None
         self._ended = 0
         self._error: LoomError | None = None
+        self._skipped = 0
+        self.skip_bad_events = False
         self.finished = False
         self.complete = False
 
@@ -196,7 +198,7 @@ class MistralDecoder:
                     self.finished = self.complete = True
                     break
                 if not self._take_text(payload, events):
-                    self._take_chunk(payload, events)
+                    self._take_or_skip(payload, events)
         except LoomError as error:
             error.partial = self.partial()
             if not events:
@@ -233,6 +235,7 @@ class MistralDecoder:
             created=self._created,
             request_id=request_id(self._headers),
             rate_limit=rate_limit_state(self._headers),
+            metadata={"skipped_events": self._skipped} if self._skipped else {},
             raw_body=self._last or None,
         )
 
@@ -270,6 +273,15 @@ class MistralDecoder:
             answer.add_text(text)
             events.append(TextDelta(text, choice.index))
         return True
+
+    def _take_or_skip(self, payload: bytes, events: list[StreamEvent]) -> None:
+        try:
+            self._take_chunk(payload, events)
+        except MalformedReply:
+            # Fault matrix, rows 22 and 23.
+            if not self.skip_bad_events:
+                raise
+            self._skipped += 1
 
     def _take_chunk(self, payload: bytes, events: list[StreamEvent]) -> None:
         try:
