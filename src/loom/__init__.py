@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         Completed,
         Finished,
         PartReceived,
+        Rerouted,
         Restarted,
         Retried,
         Sending,
@@ -93,12 +94,18 @@ if TYPE_CHECKING:
     from loom.core.provider import Layer, LLMProvider
     from loom.core.request import ChatRequest, NamedTool, ResponseFormat, Timeouts, ToolSpec
     from loom.core.response import Choice, LLMResponse, Partial, RateLimitState, Usage
+    from loom.core.route import Fallback, Route
     from loom.core.secret import Secret
+    from loom.core.timeline import Attempt, Timeline
+    from loom.layers.breaker import Breaker
+    from loom.layers.retry_policy import RetryPolicy, RetryQuota
 
 __all__ = [
     "AsyncMistral",
     "AsyncStream",
+    "Attempt",
     "AudioPart",
+    "Breaker",
     "BudgetExceeded",
     "CallerError",
     "CapacityExceeded",
@@ -111,6 +118,7 @@ __all__ = [
     "ContentBlocked",
     "ContextTooLong",
     "DocumentPart",
+    "Fallback",
     "FilePart",
     "Finished",
     "ImagePart",
@@ -144,9 +152,13 @@ __all__ = [
     "Refusal",
     "ReplyTooLarge",
     "RequestTooLarge",
+    "Rerouted",
     "ResponseFormat",
     "Restarted",
     "Retried",
+    "RetryPolicy",
+    "RetryQuota",
+    "Route",
     "Secret",
     "Sending",
     "ServiceUnavailable",
@@ -161,6 +173,7 @@ __all__ = [
     "ThinkingPart",
     "Throttled",
     "TimedOut",
+    "Timeline",
     "Timeouts",
     "TokenCount",
     "ToolArgumentsInvalid",
@@ -239,6 +252,7 @@ _HOMES = {
         "Completed",
         "Finished",
         "PartReceived",
+        "Rerouted",
         "Restarted",
         "Retried",
         "Sending",
@@ -266,7 +280,11 @@ _HOMES = {
     "loom.core.provider": ("LLMProvider", "Layer"),
     "loom.core.request": ("ChatRequest", "NamedTool", "ResponseFormat", "Timeouts", "ToolSpec"),
     "loom.core.response": ("Choice", "LLMResponse", "Partial", "RateLimitState", "Usage"),
+    "loom.core.route": ("Fallback", "Route"),
     "loom.core.secret": ("Secret",),
+    "loom.core.timeline": ("Attempt", "Timeline"),
+    "loom.layers.breaker": ("Breaker",),
+    "loom.layers.retry_policy": ("RetryPolicy", "RetryQuota"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -14,6 +14,7 @@ from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
 from loom.core.events import (
     Completed,
+    Rerouted,
     Restarted,
     Retried,
     StreamEvent,
@@ -125,6 +126,8 @@ class Listener:
                 self._thinking.append(text)
             case UsageReported(usage=usage):
                 self._usage = usage
+            case Restarted():
+                self._text, self._thinking, self._usage = [], [], None
             case _:
                 pass
         if terminal.json:
@@ -135,12 +138,11 @@ class Listener:
                 terminal.write(text)
             case ThinkingDelta(text=text, choice=0) if terminal.verbose:
                 terminal.murmur(text)
-            case Retried(attempt=attempt, wait_s=wait_s, error=error):
-                terminal.say(f"{error.message}; trying again in {wait_s:.1f} s (attempt {attempt})")
             case Throttled(wait_s=wait_s):
                 terminal.say(f"waiting {wait_s:.1f} s for the rate limit")
-            case Restarted(reason=reason, model=model):
-                terminal.warn(f"{reason}: the answer begins anew with {model}")
+            case Restarted(model=model):
+                terminal.end_line()
+                terminal.warn(f"the answer begins anew with {model}")
             case _:
                 pass
 
@@ -231,7 +233,7 @@ def _event_object(event: StreamEvent) -> dict[str, Any]:
             fields = {"response": response_object(response)}
         case UsageReported(usage=usage):
             fields = {"usage": _usage_object(usage)}
-        case Retried(error=error):
+        case Retried(error=error) | Rerouted(error=error):
             fields["error"] = {"code": error.code, "message": error.message}
         case _:
             pass

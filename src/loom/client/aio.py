@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import (
     Callable,
     Iterable,
@@ -21,20 +22,24 @@ from loom.client.options import (
     Messages,
     build_request,
     checked_fit,
+    checked_flag,
     checked_number,
     checked_timeouts,
 )
 from loom.client.output import parsed_response
+from loom.client.steady import FallbackLike, checked_steadiness, find_key
 from loom.client.stream import AsyncStream
 from loom.config.assemble import MISTRAL_BASE_URL, Assembled, assemble_mistral
 from loom.config.load import load_settings, normalise_base_url
-from loom.config.secrets import find_api_key
-from loom.core.ambient import Clock, SystemClock
+from loom.core.ambient import Clock, Dice, SystemClock
 from loom.core.errors import ConfigInvalid
 from loom.core.plan import Plan, Quote, TokenCount
 from loom.core.request import ChatRequest, Fit, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
+from loom.layers.breaker import Breaker
+from loom.layers.retry_policy import RetryPolicy
+from loom.providers.key import Key
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
 
@@ -49,8 +54,10 @@ class AsyncMistral:
     threads with a loop each; a forked child opens connections of its own.
 
     Args:
-        api_key: The key; None: `LOOM_LLM_MISTRAL_API_KEY`, `MISTRAL_API_KEY`, keyring, Vault,
-            settings file, in this order. An empty one is an error.
+        api_key: The key, or a function that gives it; None: `LOOM_LLM_MISTRAL_API_KEY`,
+            `MISTRAL_API_KEY`, keyring, Vault, settings file, in this order. An empty one is an
+            error. When the vendor refuses the key it is looked for once more, and a new one is
+            tried.
         model: The model's id or alias.
         max_tokens: The longest answer in tokens, 1 to 32768, or to the model's window where that
             is larger.
@@ -66,6 +73,15 @@ class AsyncMistral:
         sim: True: answers come from the offline Mistral on this machine; no key is needed.
         as_of: The day (or month: its last day) whose models and prices hold; None: today.
         max_connections: Sockets at most, at least 1; further calls wait for a free one.
+        retry: When a failed attempt is followed by another; None: never.
+        breaker: Stops asking who fails; None: nobody does. One breaker may serve many clients.
+        fallback: Other models, keys or providers that are asked when this one fails:
+            `"mistral:MODEL"`, `Route(...)`, a provider, a list of these, or a `Fallback`.
+        rescue: Whether an answer that breaks in the middle begins anew on the next route; a
+            stream says so with `Restarted`.
+        skip_bad_events: Whether an event of a stream that cannot be read is left out, and
+            counted in `metadata["skipped_events"]`; else it is an error.
+        dice: Draws the jitter of waits; for tests.
         clock: Tells time; for tests.
         transport: The door to the vendor; for tests.
 
@@ -77,7 +93,7 @@ class AsyncMistral:
 
     def __init__(
         self,
-        api_key: str | Secret | None = None,
+        api_key: str | Secret | Callable[[], str | Secret] | None = None,
         *,
         model: str = "mistral-large-latest",
         max_tokens: int = 4096,
@@ -92,6 +108,12 @@ class AsyncMistral:
         sim: bool = False,
         as_of: str | date | None = None,
         max_connections: int = 1000,
+        retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - a frozen value
+        breaker: Breaker | None = None,
+        fallback: FallbackLike | None = None,
+        rescue: bool = False,
+        skip_bad_events: bool = False,
+        dice: Dice | None = None,
         clock: Clock | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -107,6 +129,7 @@ class AsyncMistral:
             temperature=checked_number("temperature", temperature),
             timeouts=checked_timeouts(timeouts or Timeouts(), limits),
             fit=checked_fit(fit),
+            skip_bad_events=checked_flag("skip_bad_events", skip_bad_events),
         )
         if sim and (base_url is not None or api_key is not None):
             raise ConfigInvalid("sim=True brings its own address and key: give neither with it")
@@ -114,18 +137,22 @@ class AsyncMistral:
             address, key = self._simulated()
         else:
             address = normalise_base_url(base_url or settings.base_url or MISTRAL_BASE_URL)
-            key = find_api_key(api_key, settings=settings).secret
+            key = find_key(api_key, settings)
         try:
-            self._assembled: Assembled = assemble_mistral(
+            self._steadiness = checked_steadiness(retry, breaker, fallback, rescue=rescue)
+            self._assemble = functools.partial(
+                assemble_mistral,
                 key=key,
                 model=self._defaults.model,
                 base_url=address,
                 headers=headers,
                 transport=transport or _transport(max_connections, proxy or settings.proxy),
                 clock=self._clock,
+                dice=dice,
                 as_of=self._as_of,
                 billed=self._release is None,
             )
+            self._assembled: Assembled = self._assemble(steadiness=self._steadiness)
         except BaseException:
             self._free()
             raise
@@ -152,8 +179,8 @@ class AsyncMistral:
                 protocol.
             options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
                 `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
-                `deadline_s`, `timeouts`, `fit`, `output` (a type: the answer comes back as its
-                value in `response.parsed`), `extra` (further body fields).
+                `deadline_s`, `timeouts`, `fit`, `skip_bad_events`, `output` (a type: the answer
+                comes back as its value in `response.parsed`), `extra` (further body fields).
 
         Returns:
             The answer.
@@ -273,7 +300,7 @@ class AsyncMistral:
 
         Args:
             changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
-                `fit`.
+                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`.
 
         Returns:
             A client whose `aclose` does nothing: close the first one.
@@ -288,13 +315,20 @@ class AsyncMistral:
                 checked_number(name, defaults[name])
         if "fit" in defaults:
             checked_fit(defaults["fit"])
+        if "skip_bad_events" in defaults:
+            checked_flag("skip_bad_events", defaults["skip_bad_events"])
         timeouts = checked_timeouts(
             changes.pop("timeouts", self._defaults.timeouts),
             {field: changes.pop(name) for name, field in _LIMITS.items() if name in changes},
         )
+        steadying = {name: changes.pop(name) for name in _STEADYING if name in changes}
         if changes:
             raise TypeError(f"with_options() does not know {min(changes)!r}")
         twin = copy.copy(self)
+        if steadying:
+            given = {**msgspec.structs.asdict(self._steadiness), **steadying}
+            twin._steadiness = checked_steadiness(**given)  # noqa: SLF001 - a copy of itself
+            twin._assembled = self._assemble(steadiness=twin._steadiness)  # noqa: SLF001 - a copy of itself
         twin._release = _nothing  # noqa: SLF001 - a copy of itself
         twin._defaults = msgspec.structs.replace(  # noqa: SLF001 - a copy of itself
             self._defaults, timeouts=timeouts, **defaults
@@ -343,12 +377,12 @@ class AsyncMistral:
     def _day(self) -> date:
         return self._as_of or self._clock.now().date()
 
-    def _simulated(self) -> tuple[str, Secret]:
+    def _simulated(self) -> tuple[str, Key]:
         from loom.server.simulator import shared_simulator  # noqa: PLC0415 - brings a server
 
         simulator = shared_simulator(self._as_of)
         self._release = simulator.release
-        return simulator.base_url, Secret(simulator.api_key)
+        return simulator.base_url, Key(Secret(simulator.api_key))
 
     def _free(self) -> None:
         if self._release is not None:
@@ -356,7 +390,8 @@ class AsyncMistral:
             self._release = None
 
 
-_DEFAULTS = ("model", "max_tokens", "temperature", "fit")
+_DEFAULTS = ("model", "max_tokens", "temperature", "fit", "skip_bad_events")
+_STEADYING = ("retry", "breaker", "fallback", "rescue")
 _LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -12,13 +12,16 @@ from loom.client.aio import AsyncMistral
 from loom.client.lease import Lease
 from loom.client.options import Messages
 from loom.client.reader import Reader
-from loom.client.stream import AsyncStream
-from loom.core.ambient import Clock
-from loom.core.events import Completed, StreamEvent, TextDelta
+from loom.client.steady import FallbackLike
+from loom.client.stream import AsyncStream, begun_anew
+from loom.core.ambient import Clock, Dice
+from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
 from loom.core.plan import Plan, Quote, TokenCount
 from loom.core.request import Fit, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
+from loom.layers.breaker import Breaker
+from loom.layers.retry_policy import RetryPolicy
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
 
@@ -35,8 +38,10 @@ class Mistral:
     a call on that loop's own thread is a `RuntimeError`.
 
     Args:
-        api_key: The key; None: `LOOM_LLM_MISTRAL_API_KEY`, `MISTRAL_API_KEY`, keyring, Vault,
-            settings file, in this order. An empty one is an error.
+        api_key: The key, or a function that gives it; None: `LOOM_LLM_MISTRAL_API_KEY`,
+            `MISTRAL_API_KEY`, keyring, Vault, settings file, in this order. An empty one is an
+            error. When the vendor refuses the key it is looked for once more, and a new one is
+            tried.
         model: The model's id or alias.
         max_tokens: The longest answer in tokens, 1 to 32768, or to the model's window where that
             is larger.
@@ -52,6 +57,15 @@ class Mistral:
         sim: True: answers come from the offline Mistral on this machine; no key is needed.
         as_of: The day (or month: its last day) whose models and prices hold; None: today.
         max_connections: Sockets at most, at least 1; further calls wait for a free one.
+        retry: When a failed attempt is followed by another; None: never.
+        breaker: Stops asking who fails; None: nobody does. One breaker may serve many clients.
+        fallback: Other models, keys or providers that are asked when this one fails:
+            `"mistral:MODEL"`, `Route(...)`, a provider, a list of these, or a `Fallback`.
+        rescue: Whether an answer that breaks in the middle begins anew on the next route; a
+            stream says so with `Restarted`.
+        skip_bad_events: Whether an event of a stream that cannot be read is left out, and
+            counted in `metadata["skipped_events"]`; else it is an error.
+        dice: Draws the jitter of waits; for tests.
         clock: Tells time; for tests.
         transport: The door to the vendor; for tests.
 
@@ -63,7 +77,7 @@ class Mistral:
 
     def __init__(
         self,
-        api_key: str | Secret | None = None,
+        api_key: str | Secret | Callable[[], str | Secret] | None = None,
         *,
         model: str = "mistral-large-latest",
         max_tokens: int = 4096,
@@ -78,6 +92,12 @@ class Mistral:
         sim: bool = False,
         as_of: str | date | None = None,
         max_connections: int = 1000,
+        retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - a frozen value
+        breaker: Breaker | None = None,
+        fallback: FallbackLike | None = None,
+        rescue: bool = False,
+        skip_bad_events: bool = False,
+        dice: Dice | None = None,
         clock: Clock | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -96,6 +116,12 @@ class Mistral:
             sim=sim,
             as_of=as_of,
             max_connections=max_connections,
+            retry=retry,
+            breaker=breaker,
+            fallback=fallback,
+            rescue=rescue,
+            skip_bad_events=skip_bad_events,
+            dice=dice,
             clock=clock,
             transport=transport,
         )
@@ -124,8 +150,8 @@ class Mistral:
                 protocol.
             options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
                 `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
-                `deadline_s`, `timeouts`, `fit`, `output` (a type: the answer comes back as its
-                value in `response.parsed`), `extra` (further body fields).
+                `deadline_s`, `timeouts`, `fit`, `skip_bad_events`, `output` (a type: the answer
+                comes back as its value in `response.parsed`), `extra` (further body fields).
 
         Returns:
             The answer.
@@ -239,7 +265,7 @@ class Mistral:
 
         Args:
             changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
-                `fit`.
+                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`.
 
         Returns:
             A client whose `close` does nothing: close the first one.
@@ -309,8 +335,13 @@ class Stream(Reader[StreamEvent]):
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The pieces of the first answer's text."""
-        return (event.text for event in self if type(event) is TextDelta and event.choice == 0)
+        """
+        The pieces of the first answer's text.
+
+        What was given cannot be taken back: when the answer begins anew (`rescue=True`) after
+        some of it was, this raises `StreamTruncated`. Iterate over the events to follow it.
+        """
+        return self._texts()
 
     def final(self) -> LLMResponse:
         """
@@ -326,6 +357,16 @@ class Stream(Reader[StreamEvent]):
         for _ in self:
             pass
         return self._lease.portal().call(self._final)
+
+    def _texts(self) -> Iterator[str]:
+        given = False
+        for event in self:
+            if type(event) is TextDelta and event.choice == 0:
+                given = True
+                yield event.text
+            elif given and type(event) is Restarted:
+                self.close()
+                raise begun_anew(event)
 
     async def _final(self) -> LLMResponse:
         # Closed first: a stream that was closed before it began must not begin now.

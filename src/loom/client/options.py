@@ -42,6 +42,7 @@ __all__ = [
     "Messages",
     "build_request",
     "checked_fit",
+    "checked_flag",
     "checked_number",
     "checked_timeouts",
     "coerce_messages",
@@ -72,6 +73,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
 _TYPES: dict[str, type] = {
     "parallel_tool_calls": bool,
     "safe_prompt": bool,
+    "skip_bad_events": bool,
     "logprobs": bool,
     "prompt_logprobs": bool,
     "reasoning_effort": str,
@@ -110,6 +112,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
         temperature: How tokens are drawn.
         timeouts: Limits by phase.
         fit: What happens to a request beyond the model's window.
+        skip_bad_events: Whether an event of a stream that cannot be read is left out.
     """
 
     model: str
@@ -117,6 +120,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None
     timeouts: Timeouts
     fit: Fit = "error"
+    skip_bad_events: bool = False
 
 
 def build_request(
@@ -160,9 +164,11 @@ def build_request(
             sampling=Sampling(max_tokens=defaults.max_tokens, temperature=defaults.temperature),
             timeouts=defaults.timeouts,
             fit=defaults.fit,
+            skip_bad_events=defaults.skip_bad_events,
         )
     _check_names(options)
     given = {name: value for name, value in options.items() if value is not None}
+    given.setdefault("skip_bad_events", defaults.skip_bad_events)
     drawn: dict[str, Any] = {"max_tokens": defaults.max_tokens, "temperature": defaults.temperature}
     for name, value in given.items():
         if name in _RANGES:
@@ -234,6 +240,25 @@ def checked_fit(value: Any) -> Fit:
     if value in ("error", "slide"):
         return cast("Fit", value)
     raise InvalidRequest(f"'fit' must be 'error' or 'slide', not {value!r}")
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    """
+    A switch.
+
+    Args:
+        name: The option.
+        value: True or False.
+
+    Returns:
+        The value itself.
+
+    Raises:
+        InvalidRequest: If it is neither.
+    """
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"'{name}' must be True or False, not {_kind(value)}")
+    return value
 
 
 def checked_number(name: str, value: Any) -> Any:

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from loom.client.output import parsed_response
 from loom.core.errors import StreamTruncated
-from loom.core.events import Completed, StreamEvent, TextDelta
+from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
 from loom.core.response import LLMResponse
 
-__all__ = ["AsyncStream"]
+__all__ = ["AsyncStream", "begun_anew"]
 
 
 class AsyncStream:
@@ -50,7 +50,12 @@ class AsyncStream:
 
     @property
     def text_stream(self) -> AsyncIterator[str]:
-        """The pieces of the first answer's text."""
+        """
+        The pieces of the first answer's text.
+
+        What was given cannot be taken back: when the answer begins anew (`rescue=True`) after
+        some of it was, this raises `StreamTruncated`. Iterate over the events to follow it.
+        """
         return self._texts()
 
     async def final(self) -> LLMResponse:
@@ -101,10 +106,34 @@ class AsyncStream:
             )
 
     async def _texts(self) -> AsyncGenerator[str, None]:
+        given = False
         async with aclosing(self):
             async for event in self._events:
                 if type(event) is TextDelta and event.choice == 0:
+                    given = True
                     yield event.text
+                elif given and type(event) is Restarted:
+                    raise begun_anew(event)
+
+
+def begun_anew(event: Restarted) -> StreamTruncated:
+    """
+    The error of a reader of texts whose answer begins anew.
+
+    Args:
+        event: Why, and where.
+
+    Returns:
+        The error.
+    """
+    return StreamTruncated(
+        f"the answer begins anew with {event.provider}:{event.model}, and the text so far cannot"
+        f" be taken back ({event.reason})",
+        hint="Iterate over the events and begin anew at `Restarted`, or use final() or chat().",
+        provider=event.provider,
+        model=event.model,
+        retryable=False,
+    )
 
 
 class _StreamState:

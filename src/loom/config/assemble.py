@@ -3,10 +3,13 @@ The composition root: which layers stand around a provider, and in which order.
 
 The order is said here and nowhere else, outermost first:
 
-    Costing(Fitting(WiredProvider))
+    Costing(FallingBack([Fitting(Retrying(Breaking(WiredProvider))), ...]))
 
-*Costing* is outside, so that whoever answers is priced once. *Fitting* is inside it: what does not
-fit into the model's window is not sent, and costs nothing.
+*Costing* is outside, so that whoever answers is priced once. *FallingBack* stands there if there
+are routes to fall back on; each has its own layers, for its own model, key and address. *Fitting*
+is outside what waits: what does not fit into the model's window is not sent, and costs nothing.
+*Retrying* is outside *Breaking*, so that the breaker counts every attempt, and ends the retries
+when it opens.
 """
 
 from __future__ import annotations
@@ -20,26 +23,57 @@ from typing import Any
 import msgspec
 
 from loom.catalog.lookup import Catalog
-from loom.config.load import user_file
-from loom.core.ambient import Clock
+from loom.config.load import normalise_base_url, user_file
+from loom.config.secrets import find_api_key
+from loom.core.ambient import Clock, Dice, SystemDice
 from loom.core.errors import ConfigInvalid
 from loom.core.model import ModelCard
 from loom.core.plan import TokenCount
-from loom.core.provider import LLMProvider, compose
-from loom.core.secret import Secret
+from loom.core.provider import LayerFactory, LLMProvider, compose
+from loom.core.route import Fallback, Route
+from loom.layers.breaker import Breaker, Breaking
 from loom.layers.cost import Costing
+from loom.layers.retry import Retrying
+from loom.layers.retry_policy import RetryPolicy
 from loom.layers.window import Fitting, Window
+from loom.providers.fallback import Branch, FallingBack
+from loom.providers.key import Key
 from loom.providers.wired import Endpoint, WiredProvider
 from loom.transport.contract import Transport
+from loom.wire.dialect import Dialect
 from loom.wire.mistral.dialect import MistralDialect
 
-__all__ = ["MISTRAL_BASE_URL", "Assembled", "assemble_mistral", "load_catalog", "overlay_file"]
+__all__ = [
+    "MISTRAL_BASE_URL",
+    "Assembled",
+    "Steadiness",
+    "assemble_mistral",
+    "load_catalog",
+    "overlay_file",
+]
 
 MISTRAL_BASE_URL = "https://api.mistral.ai/v1"
 """Source: contract/mistral.md section 1."""
 
 _log = logging.getLogger("loom.catalog")
 _warned: set[str] = set()
+
+
+class Steadiness(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What keeps a provider up.
+
+    Attributes:
+        retry: When a failed attempt is followed by another; None: never.
+        breaker: Stops asking who fails; None: nobody does.
+        fallback: Other routes; None: there are none.
+        rescue: Whether a route is left in the middle of its answer too.
+    """
+
+    retry: RetryPolicy | None = RetryPolicy()
+    breaker: Breaker | None = None
+    fallback: Fallback | None = None
+    rescue: bool = False
 
 
 class Assembled(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,14 +95,16 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
 
 def assemble_mistral(
     *,
-    key: Secret,
+    key: Key,
     model: str,
     base_url: str = MISTRAL_BASE_URL,
     headers: Mapping[str, str] | None = None,
     transport: Transport,
     clock: Clock,
+    dice: Dice | None = None,
     as_of: date | None = None,
     billed: bool = True,
+    steadiness: Steadiness = Steadiness(),  # noqa: B008 - a frozen value
 ) -> Assembled:
     """
     A Mistral provider with its layers.
@@ -80,34 +116,119 @@ def assemble_mistral(
         headers: Sent with each request, beside ours.
         transport: The door to the vendor; closed with the provider.
         clock: Tells time to every layer.
+        dice: Draws the jitter of waits.
         as_of: The day whose models and prices hold; None: the day of each call.
         billed: False for the simulator: the age of a price that nobody pays is no news.
+        steadiness: What keeps it up.
 
     Returns:
         The provider and its catalogue.
 
     Raises:
-        ConfigInvalid: If a header is not one, or the user's price file is malformed.
+        ConfigInvalid: If a header or a route is not one, or the user's price file is malformed.
     """
     catalog = load_catalog()
     if billed:
         _warn_if_stale(catalog, model, clock.now().date())
-    endpoint = Endpoint(
-        name="mistral",
-        url=f"{base_url}/chat/completions",
-        headers={
-            **_checked_headers(headers or {}),
-            "authorization": Secret(f"Bearer {key.reveal()}"),
-        },
-    )
     dialect = MistralDialect()
     window = Window(dialect, _count_prompt)
+    assembly = _Assembly(
+        key=key,
+        model=model,
+        base_url=base_url,
+        headers=_checked_headers(headers or {}),
+        dialect=dialect,
+        transport=transport,
+        clock=clock,
+        dice=dice or SystemDice(),
+        fitting=lambda inner: Fitting(
+            inner, window=window, catalog=catalog, clock=clock, as_of=as_of
+        ),
+        steadiness=steadiness,
+    )
     provider = compose(
-        WiredProvider(endpoint, model, dialect, transport, clock),
+        assembly.provider(),
         lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of),
-        lambda inner: Fitting(inner, window=window, catalog=catalog, clock=clock, as_of=as_of),
     )
     return Assembled(provider=provider, catalog=catalog, window=window, as_of=as_of)
+
+
+class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
+    """What the routes of a client have in common."""
+
+    key: Key
+    model: str
+    base_url: str
+    headers: Mapping[str, str]
+    dialect: Dialect
+    transport: Transport
+    clock: Clock
+    dice: Dice
+    fitting: LayerFactory
+    steadiness: Steadiness
+
+    def provider(self) -> LLMProvider:
+        """The client's own route, with those that it falls back on behind it."""
+        fallback = self.steadiness.fallback
+        if fallback is None:
+            return self.branch(Route(), last=True).provider
+        *others, last = fallback.routes
+        routes = [self.branch(route, last=False) for route in (Route(), *others)]
+        return FallingBack(
+            [*routes, self.branch(last, last=True)],
+            clock=self.clock,
+            first_token_s=fallback.first_token_s,
+            rescue=self.steadiness.rescue,
+        )
+
+    def branch(self, route: Route | LLMProvider, *, last: bool) -> Branch:
+        """A route with its layers."""
+        if isinstance(route, LLMProvider):
+            return Branch(provider=route, model=route.model, owned=False)
+        address, key = _where(route, self.base_url, self.key)
+        endpoint = Endpoint(
+            name="mistral", url=f"{address}/chat/completions", headers=self.headers, key=key
+        )
+        model = route.model or self.model
+        wired = WiredProvider(endpoint, model, self.dialect, self.transport, self.clock)
+        provider = compose(wired, self.fitting, *self.steadying(endpoint, last=last))
+        return Branch(provider=provider, model=route.model, scope=lambda: endpoint.scope)
+
+    def steadying(self, endpoint: Endpoint, *, last: bool) -> list[LayerFactory]:
+        """The layers that keep a route up, outermost first."""
+        layers: list[LayerFactory] = []
+        policy, breaker = self.steadiness.retry, self.steadiness.breaker
+        clock, dice = self.clock, self.dice
+        if policy is not None:
+            # Failover scenario FB06: a silent route is not asked again while there is another.
+            changes = {} if last else {"silent_attempts": 1}
+            chosen = msgspec.structs.replace(policy, **changes)
+            layers.append(lambda inner: Retrying(inner, policy=chosen, clock=clock, dice=dice))
+        if breaker is not None:
+            kept = breaker
+            layers.append(
+                lambda inner: Breaking(
+                    inner, breaker=kept, clock=clock, scope=lambda: endpoint.scope
+                )
+            )
+        return layers
+
+
+def _where(route: Route, base_url: str, key: Key) -> tuple[str, Key]:
+    """Address and key of a route; no key goes where it does not belong."""
+    address = base_url if route.base_url is None else normalise_base_url(route.base_url)
+    if route.api_key is not None:
+        return address, Key(find_api_key(route.api_key).secret)
+    if _origin(address) != _origin(base_url):
+        raise ConfigInvalid(
+            f"'fallback': the route to {_origin(address)} needs an api_key of its own:"
+            " a key is never sent to another address"
+        )
+    return address, key
+
+
+def _origin(address: str) -> str:
+    return "/".join(address.split("/", 3)[:3])
 
 
 def load_catalog() -> Catalog:

@@ -48,6 +48,7 @@ class Costing(Layer):
         Yields:
             The inner provider's events.
         """
+        request = request.begun(self._clock.monotonic_s())
         async with aclosing(self.inner.stream(request)) as events:
             async for event in events:
                 if type(event) is Completed:
@@ -57,5 +58,7 @@ class Costing(Layer):
 
     def _priced(self, response: LLMResponse) -> LLMResponse:
         on = self._as_of or self._clock.now().date()
-        card = self._catalog.find(response.model, on, provider=self.name)
+        # With routes to fall back on, another provider may have answered.
+        provider = response.metadata.get("provider", self.name)
+        card = self._catalog.find(response.model, on, provider=provider)
         return msgspec.structs.replace(response, usage=price_usage(response.usage, card))
