@@ -73,6 +73,7 @@ def test_timeouts_of_the_contract() -> None:
         "first_byte_s": 60.0,
         "idle_s": 30.0,
         "total_s": 600.0,
+        "first_token_s": None,
     } == msgspec.structs.asdict(Timeouts())
 
 

@@ -189,22 +189,14 @@ class LoomError(Exception):
         The whole story: what happened, when, what may be charged, what to do.
 
         Args:
-            curl: Whether a command that repeats the call is added, without key and prompt.
+            curl: Whether a command that repeats the call is added.
 
         Returns:
             Several lines, without key and prompt.
         """
         from loom.core.explain import explanation  # noqa: PLC0415 - only when asked for
 
-        return explanation(
-            name=self.printed_name,
-            message=self.message,
-            timeline=self.timeline,
-            notes=getattr(self, "__notes__", ()),
-            request_id=self.request_id,
-            hint=self.hint,
-            curl=self.curl if curl else None,
-        )
+        return explanation(self, curl=curl)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by message and fields; keyword-only arguments do not travel by themselves."""

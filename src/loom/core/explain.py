@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from loom.core.timeline import Timeline
+if TYPE_CHECKING:
+    from loom.core.errors import LoomError
 
 __all__ = ["explanation"]
 
 
-def explanation(
-    *,
-    name: str,
-    message: str,
-    timeline: Timeline | None = None,
-    notes: Sequence[str] = (),
-    request_id: str | None = None,
-    hint: str = "",
-    curl: str | None = None,
-) -> str:
+def explanation(error: LoomError, *, curl: bool = False) -> str:
     """
     Put together what is known of an error.
 
     Args:
-        name: For example `ERR_TIMEOUT`.
-        message: What happened.
-        timeline: Each attempt; None if nobody kept one.
-        notes: What else happened, for example on other routes.
-        request_id: The vendor's id of the request.
-        hint: What to do next.
-        curl: A command that repeats the call.
+        error: What happened.
+        curl: Whether a command that repeats the call is added.
 
     Returns:
         Several lines; none ends in white space.
     """
-    lines = [f"{name}: {message}"]
+    lines = [f"{error.printed_name}: {error.message}"]
+    timeline = error.timeline
     if timeline is not None and timeline.attempts:
         lines += ["", "What happened:", *(f"  {line}" for line in timeline.lines())]
-    elif timeline is not None:
+    elif error.attempts == 0:
         lines += ["", "Nothing was sent, nothing is charged."]
-    if notes:
-        lines += ["", *(f"Also: {note}" for note in notes)]
-    if request_id:
-        lines += ["", f"Request id: {request_id}"]
-    if hint:
-        lines += ["", f"What to do: {hint}"]
-    if curl:
-        lines += ["", "The call again (put in your key and your texts):", curl]
+    lines += [f"Also: {note}" for note in getattr(error, "__notes__", ())]
+    if error.request_id:
+        lines += ["", f"Request id: {error.request_id}"]
+    if error.hint:
+        lines += ["", f"What to do: {error.hint}"]
+    if curl and error.curl:
+        lines += ["", "The call again (put in your key and your texts):", error.curl]
     return "\n".join(lines)
