@@ -186,13 +186,10 @@ class LoomError(Exception):
 
     def explain(self, *, curl: bool = False) -> str:
         """
-        The whole story: what happened, when, what may be charged, what to do.
+        Tell the whole story, without key and prompt: when what happened, what may be charged.
 
         Args:
             curl: Whether a command that repeats the call is added.
-
-        Returns:
-            Several lines, without key and prompt.
         """
         from loom.core.explain import explanation  # noqa: PLC0415 - only when asked for
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from loom.core.errors import LoomError
+from loom.core.timeline import Timeline
 
-__all__ = ["explanation"]
+__all__ = ["Failed", "explanation"]
 
 
-def explanation(error: LoomError, *, curl: bool = False) -> str:
+class Failed(Protocol):
+    """What is read of an error; `core/errors.py` stands on this file, and not it on that one."""
+
+    message: str
+    timeline: Timeline | None
+    attempts: int
+    request_id: str | None
+    hint: str
+    curl: str | None
+
+    @property
+    def printed_name(self) -> str:
+        """The name for people."""
+
+
+def explanation(error: Failed, *, curl: bool = False) -> str:
     """
     Put together what is known of an error.
 
