@@ -14,7 +14,15 @@ from typing import Any, Protocol
 
 from upstream import PIECE, PIECES, STREAM_BYTES, TEXT
 
-__all__ = ["ASYNC", "BLOCKING", "AsyncContender", "BlockingContender"]
+__all__ = [
+    "ASYNC",
+    "BLOCKING",
+    "KEY",
+    "MODEL",
+    "PROMPT",
+    "AsyncContender",
+    "BlockingContender",
+]
 
 KEY = "benchmark-key"
 MODEL = "mistral-large-latest"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["PIECE", "PIECES", "STREAM_BYTES", "TEXT", "main"]
+__all__ = ["PIECE", "PIECES", "PLAIN_BODY", "STREAM_BYTES", "TEXT", "main", "stream_events"]
 
 TEXT = "Clouds are white because their drops scatter every colour of the light alike. " * 4
 PIECE = " light"
@@ -39,11 +39,8 @@ def _plain() -> bytes:
         "finish_reason": "stop",
         "message": {"role": "assistant", "tool_calls": None, "content": TEXT},
     }
-    body = json.dumps({**_HEAD, "usage": _USAGE, "object": "chat.completion", "choices": [choice]})
-    head = (
-        f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return (head + body).encode()
+    body = {**_HEAD, "usage": _USAGE, "object": "chat.completion", "choices": [choice]}
+    return json.dumps(body).encode()
 
 
 def _event(delta: dict[str, Any], finish: str | None = None, **more: object) -> bytes:
@@ -64,7 +61,11 @@ STREAM_BYTES = {
     for kind, pieces in PIECES.items()
 }
 
-_PLAIN = _plain()
+PLAIN_BODY = _plain()
+_PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(PLAIN_BODY),
+    PLAIN_BODY,
+)
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n" + _chunked(_FIRST)
@@ -72,6 +73,11 @@ _STREAM_HEAD = (
 _STREAM_NEXT = _chunked(_NEXT)
 _STREAM_END = _chunked(*_LAST, b"")
 _BURST = _STREAM_HEAD + _STREAM_NEXT * PIECES["burst"] + _STREAM_END
+
+
+def stream_events(kind: str) -> list[bytes]:
+    """Give the events of a stream, as its body holds them."""
+    return [_FIRST, *[_NEXT] * PIECES[kind], *_LAST]
 
 
 class Upstream(asyncio.Protocol):

@@ -38,3 +38,20 @@ def test_the_benchmark_measures_the_simulator(repository: Path) -> None:
     assert 0 == done.returncode, done.stderr
     for figure in ("start-up", "answers a second", "chunks a second", "memory"):
         assert f"| {figure}" in done.stdout
+
+
+def test_the_benchmark_measures_every_layer(repository: Path) -> None:
+    """One short round gives a row for each layer, with what it adds, and every answer is right."""
+    script = repository / "benchmarks" / "layers.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--rounds", "1", "--only", "call", "--scale", "0.02"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    head, _, first, *rows = done.stdout.splitlines()
+    assert "| | us CPU a call, 100 in flight | adds |" == head
+    assert first.startswith("| `WiredProvider` alone |")
+    for layer in ("Breaking", "Retrying", "Fitting", "FallingBack", "Costing"):
+        assert any(row.startswith(f"| and `{layer}`") for row in rows), layer
