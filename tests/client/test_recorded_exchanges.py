@@ -49,7 +49,10 @@ def cost_of(response: Any) -> Decimal | None:
 async def test_answer_comes_out_as_recorded(exchange: Exchange) -> None:
     """Text, thinking, calls, finish reason, usage and cost are the recording's."""
     messages, tools, options = words(exchange)
-    async with replaying() as server, AsyncMistral(KEY, base_url=server.base_url) as client:
+    async with (
+        replaying() as server,
+        AsyncMistral(KEY, base_url=server.base_url, retry=None) as client,
+    ):
         server.answer(exchange)
         if exchange.stream:
             stream = client.stream(messages, tools, **options)
@@ -75,7 +78,10 @@ async def test_answer_comes_out_as_recorded(exchange: Exchange) -> None:
 async def test_refusal_becomes_the_right_error(exchange: Exchange) -> None:
     """A recorded error reply becomes the class of the table, and shows neither key nor prompt."""
     messages, tools, options = words(exchange)
-    async with replaying() as server, AsyncMistral(KEY, base_url=server.base_url) as client:
+    async with (
+        replaying() as server,
+        AsyncMistral(KEY, base_url=server.base_url, retry=None) as client,
+    ):
         server.answer(exchange)
         with pytest.raises(LoomError) as caught:
             if exchange.stream:
@@ -95,7 +101,10 @@ async def test_stream_cut_at_event_boundaries_is_whole_or_truncated(exchange: Ex
     whole = truth_of(exchange)
     first = whole["choices"][0]
     boundaries = [i + 2 for i in range(len(exchange.body)) if exchange.body.startswith(b"\n\n", i)]
-    async with replaying() as server, AsyncMistral(KEY, base_url=server.base_url) as client:
+    async with (
+        replaying() as server,
+        AsyncMistral(KEY, base_url=server.base_url, retry=None) as client,
+    ):
         for boundary in boundaries:
             for size in (boundary - 1, boundary, boundary + 1):
                 for clean in (True, False):
