@@ -45,6 +45,7 @@ async def attempt(
         base_url=simulator.base_url,
         model=MODEL,
         timeouts=timeouts,
+        retry=None,
         headers={"x-loom-fault": fault},
     ) as client:
         if not stream:
