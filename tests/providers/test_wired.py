@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -19,8 +20,9 @@ from loom.core.errors import (
 )
 from loom.core.events import Completed, Sending, TextDelta
 from loom.core.messages import Message
-from loom.core.request import ChatRequest, Sampling
+from loom.core.request import ChatRequest, Sampling, Timeouts
 from loom.core.secret import Secret
+from loom.providers.key import Key
 from loom.providers.wired import Endpoint, WiredProvider
 from loom.testing import FakeClock, FakeReply, FakeTransport, cancel_everywhere
 from loom.transport.contract import HttpReply
@@ -235,6 +237,151 @@ async def test_cancelled_anywhere_nothing_leaks(request_: ChatRequest) -> None:
         lambda: events_of(provider, request_), probes={"sockets": lambda: transport.in_use}
     )
     assert survey.suspensions > 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "charge", "retryable"),
+    [
+        (FakeReply.of(b"{}", status=500), "service_unavailable", "released", True),
+        (FakeReply.of(b"{}", status=504), "service_unavailable", "unknown", True),
+        (FakeReply.of(b"{}", status=408), "timeout", "unknown", True),
+        (FakeReply.of(b"{}", status=429), "rate_limit_exceeded", "released", True),
+        (FakeReply.of(b"{}", status=400), "invalid_request", "released", False),
+        (FakeReply.of(b"not JSON"), "malformed_reply", "unknown", True),
+        (Unreachable("refused", phase="connect"), "unreachable", "released", True),
+        (Unreachable("reset", phase="reset", uncertain=True), "unreachable", "unknown", True),
+        (TimedOut("late", phase="first_byte", uncertain=True), "timeout", "unknown", True),
+        (MalformedReply("not HTTP", uncertain=True), "malformed_reply", "released", True),
+        (FakeReply.sse(TEXT, Unreachable("reset")), "stream_truncated", "estimated", False),
+        (FakeReply.sse(TEXT), "stream_truncated", "estimated", False),
+        (FakeReply.sse(Unreachable("reset")), "stream_truncated", "unknown", True),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+async def test_a_failure_says_what_it_may_have_cost(
+    reply: FakeReply | Exception, code: str, charge: str, retryable: bool
+) -> None:
+    """One attempt in the timeline, with the charge of the fault matrix."""
+    provider, _ = wired(reply)
+    with pytest.raises(LoomError) as caught:
+        await events_of(provider)
+    error = caught.value
+    assert error.timeline is not None
+    (attempt,) = error.timeline.attempts
+    assert (code, code, charge) == (error.code, attempt.code, attempt.charge)
+    assert (charge in ("unknown", "estimated")) == error.uncertain
+    assert (retryable, "mistral", "m") == (error.retryable, attempt.provider, attempt.model)
+    assert "https://x" == attempt.origin
+
+
+async def test_an_answer_says_when_it_was_sent() -> None:
+    """The timeline of an answer has its one attempt, and what was charged."""
+    provider, _ = wired(FakeReply.of(WHOLE))
+    response = await provider.chat(ASK)
+    assert response.timeline is not None
+    (attempt,) = response.timeline.attempts
+    assert ("", 200, "settled", 1) == (
+        attempt.code, attempt.status, attempt.charge, attempt.sends
+    )  # fmt: skip
+    counted, _ = wired(FakeReply.of(WHOLE.replace(b'"usage"', b'"other"')))
+    timeline = (await counted.chat(ASK)).timeline
+    assert timeline is not None
+    assert "estimated" == timeline.attempts[0].charge
+
+
+async def test_a_failed_call_can_be_repeated_by_hand() -> None:
+    """The curl has the shape of the request, and neither key nor text."""
+    provider, _ = wired(FakeReply.of(b"{}", status=500))
+    with pytest.raises(LoomError) as caught:
+        await events_of(provider)
+    curl = caught.value.curl
+    assert curl is not None
+    assert curl.startswith("curl -sS -X POST https://x/v1/chat/completions")
+    assert KEY not in curl
+    assert "Hello" not in curl
+    assert '"content":"(5 characters)"' in curl
+    story = caught.value.explain(curl=True)
+    assert "attempt 1: sent to mistral m at https://x" in story
+    assert "service_unavailable; nothing is charged" in story
+    assert curl in story
+    assert curl not in caught.value.explain()
+
+
+async def test_a_stream_that_says_nothing_is_left() -> None:
+    """Comments come, no token does: after `first_token_s` the route is silent."""
+
+    class Racing(FakeClock):
+        def monotonic_s(self) -> float:
+            self.advance(1)
+            return super().monotonic_s()
+
+    request = ChatRequest(
+        model="m", messages=ASK.messages, stream=True, timeouts=Timeouts(first_token_s=12.0)
+    )
+    transport = FakeTransport(FakeReply.sse(*[b": ping\n\n"] * 50))
+    endpoint = Endpoint(name="mistral", url="https://x/v1")
+    provider = WiredProvider(endpoint, "m", MistralDialect(), transport, Racing())
+    with pytest.raises(TimedOut, match=r"after 12\.0 s \(waiting for the first token\)") as caught:
+        await events_of(provider, request)
+    assert ("first_byte", True) == (caught.value.phase, caught.value.retryable)
+    assert 12.0 == transport.requests[0].timeouts.first_byte_s
+
+
+async def test_a_first_token_ends_its_limit() -> None:
+    """Later pieces have `idle_s` alone."""
+
+    class Late(FakeClock):
+        def monotonic_s(self) -> float:
+            self.advance(5)
+            return super().monotonic_s()
+
+    request = ChatRequest(
+        model="m", messages=ASK.messages, stream=True, timeouts=Timeouts(first_token_s=60.0)
+    )
+    transport = FakeTransport(FakeReply.sse(TEXT, *[TEXT] * 30, LAST, DONE))
+    endpoint = Endpoint(name="mistral", url="https://x/v1")
+    provider = WiredProvider(endpoint, "m", MistralDialect(), transport, Late())
+    assert isinstance((await events_of(provider, request))[-1], Completed)
+
+
+async def test_a_bad_event_is_left_out_if_asked() -> None:
+    """It is counted; without the option it is an error (fault matrix, rows 22 and 23)."""
+    bad = (b"data: {not JSON\n\n", b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n')
+    provider, _ = wired(FakeReply.sse(TEXT, *bad, LAST, DONE))
+    asked = ChatRequest(model="m", messages=ASK.messages, stream=True, skip_bad_events=True)
+    response = (await events_of(provider, asked))[-1].response
+    assert ("Hi", 2) == (response.content, response.metadata["skipped_events"])
+    provider, _ = wired(FakeReply.sse(TEXT, *bad, LAST, DONE))
+    with pytest.raises(MalformedReply) as caught:
+        await events_of(provider)
+    assert caught.value.partial is not None
+    assert "Hi" == caught.value.partial.text
+
+
+async def test_a_refused_key_is_looked_for_once_more() -> None:
+    """With a new one the error may be tried again (fault matrix, row 37)."""
+    for found, retryable in ((KEY, False), ("a-new-key", True)):
+        key = Key(Secret(KEY), lambda found=found: Secret(found))  # type: ignore[misc]  # bound now
+        endpoint = Endpoint(name="mistral", url="https://x/v1", key=key)
+        transport = FakeTransport(FakeReply.of(b'{"detail":"no"}', status=401))
+        provider = WiredProvider(endpoint, "m", MistralDialect(), transport, FakeClock())
+        with pytest.raises(InvalidAPIKey) as caught:
+            await events_of(provider, ASK)
+        assert retryable == caught.value.retryable
+        assert Secret(f"Bearer {KEY}") == transport.requests[0].headers["authorization"]
+        assert found == key.secret.reveal()
+
+
+async def test_a_deadline_goes_to_the_transport_on_its_clock() -> None:
+    """What is left of the call is what the transport may take."""
+    provider, transport = wired(FakeReply.of(WHOLE))
+    now_s = FakeClock().monotonic_s()
+    asked = ChatRequest(model="m", messages=ASK.messages, deadline_s=now_s + 7.0)
+    loop_s = asyncio.get_running_loop().time()
+    await provider.chat(asked)
+    deadline_s = transport.requests[0].deadline_s
+    assert deadline_s is not None
+    assert pytest.approx(7.0, abs=0.5) == deadline_s - loop_s
 
 
 async def test_closing_closes_the_transport() -> None:

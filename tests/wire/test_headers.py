@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loom.wire.headers import rate_limit_state, request_id, retry_after_s
+from loom.wire.mistral.errors import decode_error_reply
 
 
 def test_the_family_of_2026() -> None:
@@ -114,3 +115,12 @@ def test_the_request_id_is_the_vendors() -> None:
     assert "b" == request_id({"x-kong-request-id": "b"})
     assert request_id({"x-request-id": "a\x00"}) is None
     assert 128 == len(request_id({"x-request-id": "a" * 500}) or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"), [("false", True), (" False ", True), ("true", False)]
+)
+def test_a_server_may_say_that_trying_again_is_no_use(value: str, *, refused: bool) -> None:
+    """`x-should-retry: false` makes an error final, whatever its status."""
+    error = decode_error_reply(503, {"x-should-retry": value}, b"{}")
+    assert refused == (not error.retryable)

@@ -9,7 +9,7 @@ from typing import Any
 
 from loom.core.response import RateLimitState
 
-__all__ = ["rate_limit_state", "request_id", "retry_after_s"]
+__all__ = ["rate_limit_state", "refuses_retry", "request_id", "retry_after_s"]
 
 _NUMBER = re.compile(r"\d{1,18}(\.\d{1,9})?")
 
@@ -90,6 +90,21 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
     if until is None or since is None:
         return None
     return max(0.0, (until - since).total_seconds())
+
+
+def refuses_retry(headers: Mapping[str, str]) -> bool:
+    """
+    Whether the server says that the same request will fail again.
+
+    Args:
+        headers: Names in lower case.
+
+    Returns:
+        True for `x-should-retry: false`.
+
+    Source: the project's reliability anchors, row "urllib3 Retry / openai-python".
+    """
+    return headers.get("x-should-retry", "").strip().lower() == "false"
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

@@ -33,7 +33,7 @@ from loom.core.errors import (
     UnexpectedRedirect,
 )
 from loom.wire.encoded import ErrorReply
-from loom.wire.headers import rate_limit_state, request_id, retry_after_s
+from loom.wire.headers import rate_limit_state, refuses_retry, request_id, retry_after_s
 
 __all__ = ["decode_error_body", "decode_error_reply", "encode_error_reply"]
 
@@ -84,6 +84,8 @@ def decode_error_reply(status: int, headers: Mapping[str, str], body: bytes) -> 
     """
     error = _error(status, _facts_of_body(body, status), headers)
     error.request_id = request_id(headers)
+    if refuses_retry(headers):
+        error.retryable = False
     return error
 
 
