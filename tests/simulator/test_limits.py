@@ -172,7 +172,8 @@ def test_an_option_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def client(simulator: Simulator, **options: Any) -> Mistral:
-    return Mistral(simulator.api_key, base_url=simulator.base_url, model=MODEL, **options)
+    options = {"base_url": simulator.base_url, "model": MODEL, "retry": None, **options}
+    return Mistral(simulator.api_key, **options)
 
 
 def test_the_sixth_call_on_free_is_refused_until_a_minute_passed() -> None:
@@ -201,7 +202,7 @@ async def test_streams_are_limited_and_counted_too() -> None:
     """A stream takes its request and its tokens, and names no limits."""
     with Simulator(tier="2/100000") as simulator:
         async with AsyncMistral(
-            simulator.api_key, base_url=simulator.base_url, model=MODEL
+            simulator.api_key, base_url=simulator.base_url, model=MODEL, retry=None
         ) as mistral:
             async with mistral.stream("Say hello") as stream:
                 response = await stream.final()
