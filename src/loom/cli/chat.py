@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import rich_click as click
 
-from loom.cli.connect import connect, connection_options
+from loom.cli.connect import connect, connection_options, steady, steady_options
 from loom.cli.listen import Listener
 from loom.cli.options import DOLLARS, common_options, pass_terminal
 from loom.cli.prompt import prompt_options, read_question
@@ -34,6 +34,7 @@ _EPILOG = (
 @click.command(epilog=_EPILOG)
 @prompt_options
 @connection_options
+@steady_options
 @click.option("--schema", type=click.Path(path_type=Path), help="Answer as this JSON schema says.")
 @click.option("--temperature", type=float, metavar="X", help="0 to 2: how freely words are drawn.")
 @click.option("--max-tokens", type=int, metavar="N", help="The longest answer.")
@@ -65,7 +66,9 @@ def chat(context: click.RichContext, terminal: Terminal, /, **given: Any) -> Non
     as_of: date | None = given["as_of"]
     dry: bool = given["dry_run"]
     model = given["model"] or options.pop("model", None)
-    with connect(terminal, model=model, sim=given["sim"], as_of=as_of, offline=dry) as client:
+    with connect(
+        terminal, model=model, sim=given["sim"], as_of=as_of, offline=dry, **steady(given)
+    ) as client:
         if given["max_cost"] is not None:
             _check_cost(terminal, client, question.messages, options, given["max_cost"])
         listener = Listener(terminal, client, as_of=as_of)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,12 +16,32 @@ from loom.transport.contract import HttpRequest, Transport
 if TYPE_CHECKING:
     from loom.client.blocking import Mistral
 
-__all__ = ["connect", "connection_options", "model_options"]
+__all__ = ["connect", "connection_options", "model_options", "steady", "steady_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MODEL = click.option("-m", "--model", metavar="ID", help="The model; `looms models` lists them.")
 _SIM = click.option("--sim", is_flag=True, help="Ask the simulator: no key, no network, no cost.")
+_STEADY = (
+    click.option(
+        "--fallback",
+        multiple=True,
+        metavar="MODEL",
+        help="Ask this model when the first one fails; may be given several times.",
+    ),
+    click.option(
+        "--rescue",
+        is_flag=True,
+        help="Begin the answer anew with --fallback when it breaks in the middle.",
+    ),
+    click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Requests at most for a call that fails; 1 never tries again.",
+    ),
+    click.option("--deadline", type=float, metavar="S", help="Seconds for the whole call."),
+)
 
 
 def connection_options(command: F) -> F:
@@ -35,6 +55,51 @@ def connection_options(command: F) -> F:
         The same, with the options.
     """
     return _MODEL(_SIM(as_of_option(command)))
+
+
+def steady_options(command: F) -> F:
+    """
+    Add the options that keep a call up: `--fallback`, `--rescue`, `--attempts`, `--deadline`.
+
+    Args:
+        command: A command's function.
+
+    Returns:
+        The same, with the options.
+    """
+    for option in reversed(_STEADY):
+        command = option(command)
+    return command
+
+
+def steady(given: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    What `steady_options` took, as arguments of a client.
+
+    Args:
+        given: The command's options by name.
+
+    Returns:
+        Only what was given.
+    """
+    from loom.layers.retry_policy import RetryPolicy  # noqa: PLC0415 - start-up time
+
+    chosen: dict[str, Any] = {}
+    if given["fallback"]:
+        chosen["fallback"] = list(given["fallback"])
+    if given["rescue"]:
+        chosen["rescue"] = True
+    attempts = given["attempts"]
+    if attempts is not None:
+        chosen["retry"] = RetryPolicy(
+            attempts=attempts,
+            rate_limit_attempts=attempts,
+            silent_attempts=min(attempts, 2),
+            malformed_attempts=min(attempts, 2),
+        )
+    if given["deadline"] is not None:
+        chosen["deadline_s"] = given["deadline"]
+    return chosen
 
 
 def model_options(command: F) -> F:
@@ -57,6 +122,7 @@ def connect(
     sim: bool = False,
     as_of: date | None,
     offline: bool = False,
+    **more: Any,
 ) -> Mistral:
     """
     A client as flags and settings say.
@@ -67,6 +133,7 @@ def connect(
         sim: Whether the simulator answers.
         as_of: The day whose models and prices hold; None: the settings', or today.
         offline: True for what only counts: no key is needed, and nothing can be sent.
+        more: Further arguments of the client, as `steady` gives them.
 
     Returns:
         The client; close it, or use it in a `with` block.
@@ -88,6 +155,7 @@ def connect(
         "as_of": as_of,
     }
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    given |= more
     if offline:
         return Mistral("no-key-is-needed", transport=_Shut(), **given)
     return Mistral(sim=sim, **given)

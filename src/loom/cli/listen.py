@@ -214,6 +214,7 @@ def response_object(response: LLMResponse) -> dict[str, Any]:
         "usage": _usage_object(response.usage),
         "attempts": response.attempts,
         "latency_s": round(response.latency_s, 6),
+        "timeline": None if response.timeline is None else response.timeline.to_json(),
         "metadata": response.metadata,
     }
 

@@ -108,7 +108,7 @@ _COMMON = (
         is_flag=True,
         expose_value=False,
         callback=_sets("debug"),
-        help="Show tracebacks and request ids.",
+        help="Show the story of an error: each attempt, a curl command, the traceback.",
     ),
 )
 

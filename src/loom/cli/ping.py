@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
+from typing import Any
 
 import rich_click as click
 
-from loom.cli.connect import connect, connection_options
+from loom.cli.connect import connect, connection_options, steady, steady_options
 from loom.cli.listen import response_object
 from loom.cli.options import common_options, pass_terminal
 from loom.cli.terminal import Terminal, cost_line
@@ -16,13 +16,20 @@ __all__ = ["ping"]
 
 @click.command()
 @connection_options
+@steady_options
 @common_options
 @pass_terminal
-def ping(terminal: Terminal, model: str | None, sim: bool, as_of: date | None) -> None:  # noqa: FBT001 - click passes flags by name
+def ping(terminal: Terminal, /, **given: Any) -> None:
     """Test key and connection: one small call, and what it cost."""
     small = "mistral-small-latest"
     with (
-        connect(terminal, model=model or small, sim=sim, as_of=as_of) as client,
+        connect(
+            terminal,
+            model=given["model"] or small,
+            sim=given["sim"],
+            as_of=given["as_of"],
+            **steady(given),
+        ) as client,
         terminal.waiting(client.model),
     ):
         response = client.chat("Say hello", max_tokens=16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -84,6 +84,28 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
             return self
         return Timeline(began_s=self.began_s, attempts=past + self.attempts)
 
+    def to_json(self) -> list[dict[str, Any]]:
+        """
+        The attempts as JSON values.
+
+        Returns:
+            Their fields; times in seconds since the call began.
+        """
+        return [
+            {
+                **msgspec.structs.asdict(attempt),
+                **{
+                    name: None if when_s is None else round(when_s - self.began_s, 6)
+                    for name, when_s in (
+                        ("sent_s", attempt.sent_s),
+                        ("first_byte_s", attempt.first_byte_s),
+                        ("ended_s", attempt.ended_s),
+                    )
+                },
+            }
+            for attempt in self.attempts
+        ]
+
     def lines(self) -> list[str]:
         """
         The call as a person reads it.
@@ -118,7 +140,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
         return lines
 
     def _at(self, when_s: float) -> str:
-        return f"{when_s - self.began_s:9.3f} s"
+        # The beginning is the deadline less the limit: a tiny bit off, and "-0.000" looks odd.
+        return f"{max(0.0, when_s - self.began_s):9.3f} s"
 
 
 # Shorter than this is the work of a call, and no queue.
