@@ -216,10 +216,22 @@ def test_the_demo_names_commands_that_work_where_it_was_started(
 
 
 def test_the_demo_tells_its_story(start: Start) -> None:
-    """Without --json: the three steps, the total, and what it would have cost in 2024."""
+    """Without --json: the four steps, the total, and what it would have cost in 2024."""
     code, out, err = finish(start("demo", "--fast"))
     assert (0, "") == (code, err)
-    for words in ("1  Ask", "2  Give", "get_weather(city='Paris')", "3  Know", "Nov 2024", "total"):
+    for words in (
+        "1  Ask",
+        "2  Give",
+        "get_weather(city='Paris')",
+        "3  Stay up",
+        "Rate limit hit, retrying in 0.1s (attempt 1/5)",
+        "answered after 2 attempts",
+        "answered by mistral-small-latest",
+        "after 2 failures nothing is sent for 10.0 s: circuit_open",
+        "4  Know",
+        "Nov 2024",
+        "total",
+    ):
         assert words in out
     assert "looms models --as-of 2024-11" in out
     assert all(len(line) <= 80 for line in out.splitlines())

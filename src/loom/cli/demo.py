@@ -13,6 +13,7 @@ import msgspec
 import rich_click as click
 
 from loom.cli.clean import Cleaner
+from loom.cli.demo_steady import FALLBACK, stay_up
 from loom.cli.listen import response_object
 from loom.cli.options import common_options, pass_terminal
 from loom.cli.terminal import Terminal, cost_line, dollars
@@ -30,6 +31,8 @@ __all__ = ["demo"]
 
 _WORDS_PER_SECOND = 9.0  # about twice as fast as people read aloud
 _PAUSE_S = 1.2
+_WAIT_MS = 1500
+_SHORT_WAIT_MS = 50
 _THEN = "2024-11"  # the prices of the reference page
 _MODEL = "mistral-large-latest"
 _WIDTH = 76
@@ -70,8 +73,8 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
     """
     See what Loom does: no key, no network, no bill.
 
-    It starts the simulator on this machine, streams an answer, has a tool called, and says what
-    each call costs, today and at the prices of November 2024.
+    It starts the simulator on this machine, streams an answer, has a tool called, lets the vendor
+    fail, and says what each call costs, today and at the prices of November 2024.
     """
     from loom.client.blocking import Mistral  # noqa: PLC0415 - start-up time
     from loom.server.simulator import Simulator  # noqa: PLC0415 - start-up time
@@ -87,7 +90,15 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
         stage.title("Loom", "Mistral, simulated on this machine: no key, no network, no bill.")
         streamed = _streamed_chat(stage, client)
         asked, answered = _tool_call(stage, client)
-    calls = (("chat", streamed), ("tool call", asked), ("answer", answered))
+        stage.step(3, "Stay up when the vendor does not", "Mistral(fallback=[...], breaker=...)")
+        steady = stay_up(stage, client, wait_ms=_WAIT_MS if stage.paced else _SHORT_WAIT_MS)
+    calls = (
+        ("chat", streamed),
+        ("tool call", asked),
+        ("answer", answered),
+        ("after 429", steady["rate_limit"]),
+        ("fallback", steady["outage"]),
+    )
     now, then = _costs(stage, calls)
     stage.line()
     stage.title("Try next", "")
@@ -103,6 +114,7 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
                     "asked": response_object(asked),
                     "answered": response_object(answered),
                 },
+                "steady": {name: response_object(answer) for name, answer in steady.items()},
                 "cost_usd": f"{now:f}",
                 "cost_usd_as_of": {_THEN: f"{then:f}"},
                 "next": _next_commands(),
@@ -138,7 +150,7 @@ def _tool_call(stage: _Stage, client: Mistral) -> tuple[LLMResponse, LLMResponse
 def _costs(stage: _Stage, calls: Iterable[tuple[str, LLMResponse]]) -> tuple[Decimal, Decimal]:
     from loom.client.facts import cost  # noqa: PLC0415 - start-up time
 
-    stage.step(3, "Know what it cost", "r.usage.cost_usd")
+    stage.step(4, "Know what it cost", "r.usage.cost_usd")
     now = then = Decimal(0)
     stage.line(
         f"  {'':10} {'tokens in':>10} {'out':>6} {'today':>12} {'Nov 2024':>12}", style="dim"
@@ -147,7 +159,8 @@ def _costs(stage: _Stage, calls: Iterable[tuple[str, LLMResponse]]) -> tuple[Dec
         usage = response.usage
         today = usage.cost_usd or Decimal(0)
         # The same tokens at the price that this model's alias had then.
-        past = cost(_MODEL, usage.input_tokens, usage.output_tokens, _THEN) or Decimal(0)
+        alias = FALLBACK if name == "fallback" else _MODEL
+        past = cost(alias, usage.input_tokens, usage.output_tokens, _THEN) or Decimal(0)
         now, then = now + today, then + past
         stage.line(
             f"  {name:10} {usage.input_tokens:10,} {usage.output_tokens:6,}"
