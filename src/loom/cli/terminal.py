@@ -208,12 +208,17 @@ class Terminal:
         return Waiting(self.err.status(f"{model} ...", spinner="dots") if shown else None)
 
     def start_log(self) -> None:
-        """Send the library's log to standard error: warnings, more with `-v`, none with `-q`."""
+        """
+        Send the library's log to standard error: warnings, more with `-v`.
+
+        With `-q`, and with `--json` alone, only errors: a program reads what stands there.
+        """
         import logging  # noqa: PLC0415 - start-up time
 
         levels = {0: logging.WARNING, 1: logging.INFO}
         log = logging.getLogger("loom")
-        log.setLevel(logging.ERROR if self.quiet else levels.get(self.verbose, logging.DEBUG))
+        hushed = self.quiet or (self.json and not self.verbose)
+        log.setLevel(logging.ERROR if hushed else levels.get(self.verbose, logging.DEBUG))
         handler = logging.Handler()
         handler.emit = self._log  # type: ignore[method-assign] # one line is not worth a class
         log.handlers[:] = [handler]
@@ -252,9 +257,9 @@ class Terminal:
         message, hint = error.message, error.hint
         if isinstance(error, InvalidAPIKey) and message.startswith("API key is required"):
             message, hint = _without_key(error), ""
-        if self.debug and error.request_id:
-            hint = f"{hint} Request id: {error.request_id}"
         self.print_error(error.printed_name, message, hint, **_error_fields(error))
+        if self.debug and not self.json:
+            self.err.print(cleaned("\n" + error.explain(curl=True)), style="dim", soft_wrap=True)
 
     def print_error(self, name: str, message: str, hint: str = "", **fields: Any) -> None:
         """
@@ -341,6 +346,8 @@ def _error_fields(error: LoomError) -> dict[str, Any]:
         "provider": error.provider,
         "model": error.model,
         "attempts": error.attempts,
+        "timeline": None if error.timeline is None else error.timeline.to_json(),
+        "notes": getattr(error, "__notes__", None),
         "partial": error.partial,
     }
 
