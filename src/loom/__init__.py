@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from loom.core.timeline import Attempt, Timeline
     from loom.layers.breaker import Breaker
     from loom.layers.retry_policy import RetryPolicy, RetryQuota
+    from loom.layers.trace import Telemetry
 
 __all__ = [
     "AsyncMistral",
@@ -167,6 +168,7 @@ __all__ = [
     "StreamStalled",
     "StreamTruncated",
     "TLSFailed",
+    "Telemetry",
     "TextDelta",
     "TextPart",
     "ThinkingDelta",
@@ -285,6 +287,7 @@ _HOMES = {
     "loom.core.timeline": ("Attempt", "Timeline"),
     "loom.layers.breaker": ("Breaker",),
     "loom.layers.retry_policy": ("RetryPolicy", "RetryQuota"),
+    "loom.layers.trace": ("Telemetry",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

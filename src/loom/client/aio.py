@@ -27,7 +27,7 @@ from loom.client.options import (
     checked_timeouts,
 )
 from loom.client.output import parsed_response
-from loom.client.steady import FallbackLike, checked_steadiness, find_key
+from loom.client.steady import FallbackLike, checked_steadiness, checked_telemetry, find_key
 from loom.client.stream import AsyncStream
 from loom.config.assemble import MISTRAL_BASE_URL, Assembled, assemble_mistral
 from loom.config.load import load_settings, normalise_base_url
@@ -39,6 +39,7 @@ from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
 from loom.layers.retry_policy import RetryPolicy
+from loom.layers.trace import Telemetry
 from loom.providers.key import Key
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
@@ -81,6 +82,7 @@ class AsyncMistral:
             stream says so with `Restarted`.
         skip_bad_events: Whether an event of a stream that cannot be read is left out, and
             counted in `metadata["skipped_events"]`; else it is an error.
+        telemetry: Where spans and metrics of the calls go; None: nowhere. Needs the extra `otel`.
         dice: Draws the jitter of waits; for tests.
         clock: Tells time; for tests.
         transport: The door to the vendor; for tests.
@@ -113,6 +115,7 @@ class AsyncMistral:
         fallback: FallbackLike | None = None,
         rescue: bool = False,
         skip_bad_events: bool = False,
+        telemetry: Telemetry | None = None,
         dice: Dice | None = None,
         clock: Clock | None = None,
         transport: Transport | None = None,
@@ -140,6 +143,7 @@ class AsyncMistral:
             key = find_key(api_key, settings)
         try:
             self._steadiness = checked_steadiness(retry, breaker, fallback, rescue=rescue)
+            self._telemetry = checked_telemetry(telemetry)
             self._assemble = functools.partial(
                 assemble_mistral,
                 key=key,
@@ -152,7 +156,9 @@ class AsyncMistral:
                 as_of=self._as_of,
                 billed=self._release is None,
             )
-            self._assembled: Assembled = self._assemble(steadiness=self._steadiness)
+            self._assembled: Assembled = self._assemble(
+                steadiness=self._steadiness, telemetry=self._telemetry
+            )
         except BaseException:
             self._free()
             raise
@@ -300,7 +306,7 @@ class AsyncMistral:
 
         Args:
             changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
-                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`.
+                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`, `telemetry`.
 
         Returns:
             A client whose `aclose` does nothing: close the first one.
@@ -322,13 +328,15 @@ class AsyncMistral:
             {field: changes.pop(name) for name, field in _LIMITS.items() if name in changes},
         )
         steadying = {name: changes.pop(name) for name in _STEADYING if name in changes}
+        telemetry = checked_telemetry(changes.pop("telemetry", self._telemetry))
         if changes:
             raise TypeError(f"with_options() does not know {min(changes)!r}")
         twin = copy.copy(self)
-        if steadying:
+        if steadying or telemetry is not self._telemetry:
             given = {**msgspec.structs.asdict(self._steadiness), **steadying}
-            twin._steadiness = checked_steadiness(**given)  # noqa: SLF001 - a copy of itself
-            twin._assembled = self._assemble(steadiness=twin._steadiness)  # noqa: SLF001 - a copy of itself
+            steadiness = checked_steadiness(**given)
+            twin._steadiness, twin._telemetry = steadiness, telemetry  # noqa: SLF001 - a copy of itself
+            twin._assembled = self._assemble(steadiness=steadiness, telemetry=telemetry)  # noqa: SLF001 - a copy of itself
         twin._release = _nothing  # noqa: SLF001 - a copy of itself
         twin._defaults = msgspec.structs.replace(  # noqa: SLF001 - a copy of itself
             self._defaults, timeouts=timeouts, **defaults

@@ -22,6 +22,7 @@ from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
 from loom.layers.retry_policy import RetryPolicy
+from loom.layers.trace import Telemetry
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
 
@@ -65,6 +66,7 @@ class Mistral:
             stream says so with `Restarted`.
         skip_bad_events: Whether an event of a stream that cannot be read is left out, and
             counted in `metadata["skipped_events"]`; else it is an error.
+        telemetry: Where spans and metrics of the calls go; None: nowhere. Needs the extra `otel`.
         dice: Draws the jitter of waits; for tests.
         clock: Tells time; for tests.
         transport: The door to the vendor; for tests.
@@ -97,6 +99,7 @@ class Mistral:
         fallback: FallbackLike | None = None,
         rescue: bool = False,
         skip_bad_events: bool = False,
+        telemetry: Telemetry | None = None,
         dice: Dice | None = None,
         clock: Clock | None = None,
         transport: Transport | None = None,
@@ -121,6 +124,7 @@ class Mistral:
             fallback=fallback,
             rescue=rescue,
             skip_bad_events=skip_bad_events,
+            telemetry=telemetry,
             dice=dice,
             clock=clock,
             transport=transport,
@@ -265,7 +269,7 @@ class Mistral:
 
         Args:
             changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
-                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`.
+                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`, `telemetry`.
 
         Returns:
             A client whose `close` does nothing: close the first one.

@@ -14,9 +14,10 @@ from loom.core.route import Fallback, Route, RouteLike
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
 from loom.layers.retry_policy import RetryPolicy
+from loom.layers.trace import Telemetry
 from loom.providers.key import Key
 
-__all__ = ["FallbackLike", "KeyLike", "checked_steadiness", "find_key"]
+__all__ = ["FallbackLike", "KeyLike", "checked_steadiness", "checked_telemetry", "find_key"]
 
 FallbackLike: TypeAlias = RouteLike | Iterable[RouteLike] | Fallback
 """Where else a call may go, as people write it."""
@@ -72,6 +73,26 @@ def checked_steadiness(retry: Any, breaker: Any, fallback: Any, *, rescue: bool)
             "rescue=True begins an answer anew on another route: name one with fallback=[...]"
         )
     return Steadiness(retry=retry, breaker=breaker, fallback=_fallback(fallback), rescue=rescue)
+
+
+def checked_telemetry(telemetry: Any) -> Telemetry | None:
+    """
+    Where spans and metrics go, from an argument.
+
+    Args:
+        telemetry: A `Telemetry`; None: nowhere.
+
+    Returns:
+        The same.
+
+    Raises:
+        ConfigInvalid: If it is something else.
+    """
+    if telemetry is None or isinstance(telemetry, Telemetry):
+        return telemetry
+    raise ConfigInvalid(
+        f"'telemetry' must be a Telemetry or None, not {_kind(telemetry)}: telemetry=Telemetry()"
+    )
 
 
 def _sought(find: Callable[[], Secret]) -> Key:

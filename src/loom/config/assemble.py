@@ -3,9 +3,10 @@ The composition root: which layers stand around a provider, and in which order.
 
 The order is said here and nowhere else, outermost first:
 
-    Costing(FallingBack([Fitting(Retrying(Breaking(WiredProvider))), ...]))
+    Tracing(Costing(FallingBack([Fitting(Retrying(Breaking(WiredProvider))), ...])))
 
-*Costing* is outside, so that whoever answers is priced once. *FallingBack* stands there if there
+*Tracing* is outermost, so that it tells of the whole call, with its price. *Costing* is outside
+the routes, so that whoever answers is priced once. *FallingBack* stands there if there
 are routes to fall back on; each has its own layers, for its own model, key and address. *Fitting*
 is outside what waits: what does not fit into the model's window is not sent, and costs nothing.
 *Retrying* is outside *Breaking*, so that the breaker counts every attempt, and ends the retries
@@ -23,7 +24,7 @@ from typing import Any
 import msgspec
 
 from loom.catalog.lookup import Catalog
-from loom.config.load import normalise_base_url, user_file
+from loom.config.load import normalise_base_url, user_file, wants_latest_genai_names
 from loom.config.secrets import find_api_key
 from loom.core.ambient import Clock, Dice, SystemDice
 from loom.core.errors import ConfigInvalid
@@ -35,6 +36,7 @@ from loom.layers.breaker import Breaker, Breaking
 from loom.layers.cost import Costing
 from loom.layers.retry import Retrying
 from loom.layers.retry_policy import RetryPolicy
+from loom.layers.trace import Telemetry, Tracing
 from loom.layers.window import Fitting, Window
 from loom.providers.fallback import Branch, FallingBack
 from loom.providers.key import Key
@@ -105,6 +107,7 @@ def assemble_mistral(
     as_of: date | None = None,
     billed: bool = True,
     steadiness: Steadiness = Steadiness(),  # noqa: B008 - a frozen value
+    telemetry: Telemetry | None = None,
 ) -> Assembled:
     """
     A Mistral provider with its layers.
@@ -120,6 +123,7 @@ def assemble_mistral(
         as_of: The day whose models and prices hold; None: the day of each call.
         billed: False for the simulator: the age of a price that nobody pays is no news.
         steadiness: What keeps it up.
+        telemetry: Where spans and metrics go; None: nowhere.
 
     Returns:
         The provider and its catalogue.
@@ -148,6 +152,9 @@ def assemble_mistral(
     )
     provider = compose(
         assembly.provider(),
+        lambda inner: Tracing(
+            inner, clock=clock, telemetry=telemetry, old_metrics=not wants_latest_genai_names()
+        ),
         lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of),
     )
     return Assembled(provider=provider, catalog=catalog, window=window, as_of=as_of)

@@ -19,7 +19,14 @@ from loom.catalog.dates import parse_as_of
 from loom.config.settings import Settings, VaultSettings
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["load_settings", "normalise_base_url", "project_file", "started_by_uv", "user_file"]
+__all__ = [
+    "load_settings",
+    "normalise_base_url",
+    "project_file",
+    "started_by_uv",
+    "user_file",
+    "wants_latest_genai_names",
+]
 
 # A folder that somebody downloaded must not send the user's key to an address of its choice.
 _NOT_IN_PROJECT = ("proxy", "vault")
@@ -65,6 +72,16 @@ def load_settings() -> Settings:
 def started_by_uv() -> bool:
     """Whether this command runs below `uv run`, and so may not be on the user's path."""
     return "UV_RUN_RECURSION_DEPTH" in os.environ
+
+
+def wants_latest_genai_names() -> bool:
+    """
+    Whether traces and metrics keep to the newest GenAI conventions alone.
+
+    Source: OpenTelemetry semantic conventions, `OTEL_SEMCONV_STABILITY_OPT_IN`, a list of words.
+    """
+    words = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
+    return "gen_ai_latest_experimental" in (word.strip() for word in words)
 
 
 def normalise_base_url(url: str) -> str:
