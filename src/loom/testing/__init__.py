@@ -1,5 +1,5 @@
 """
-What a test of code on Loom needs: fakes, the offline Mistral, the cancellation injector.
+What a test of code on Loom needs: fakes, the offline Mistral, cancellations, seeds.
 
 All of it is public and used by Loom's own tests. No fake opens a socket or waits; the simulator
 listens on loopback. The names load on first use (PEP 562): pytest reads this room at its start.
@@ -12,28 +12,49 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loom.testing.cancel import Probes, Survey, abandoned_generators, cancel_everywhere
+    from loom.testing.chance import Chance
     from loom.testing.clock import FakeClock, FakeDice, no_waits
     from loom.testing.layers import LAYER_LAWS, LayerCase, LayerLaw, Witness, layer_contract
+    from loom.testing.seeded_line import Line, Weather
+    from loom.testing.seeded_loop import Deadlock, LoopClock, SeededLoop
+    from loom.testing.seeded_network import Fate, Host, Network
+    from loom.testing.seeded_vendor import Mood, SeededVendor, Served
+    from loom.testing.seeds import SeedReport, run_seed, run_seeds
     from loom.testing.sim import simulator
     from loom.testing.transport import FakeReply, FakeTransport, Replies
     from loom.testing.turns import turn, turn_until
 
 __all__ = [
     "LAYER_LAWS",
+    "Chance",
+    "Deadlock",
     "FakeClock",
     "FakeDice",
     "FakeReply",
     "FakeTransport",
+    "Fate",
+    "Host",
     "LayerCase",
     "LayerLaw",
+    "Line",
+    "LoopClock",
+    "Mood",
+    "Network",
     "Probes",
     "Replies",
+    "SeedReport",
+    "SeededLoop",
+    "SeededVendor",
+    "Served",
     "Survey",
+    "Weather",
     "Witness",
     "abandoned_generators",
     "cancel_everywhere",
     "layer_contract",
     "no_waits",
+    "run_seed",
+    "run_seeds",
     "simulator",
     "turn",
     "turn_until",
@@ -41,8 +62,14 @@ __all__ = [
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "loom.testing.cancel": ("Probes", "Survey", "abandoned_generators", "cancel_everywhere"),
+    "loom.testing.chance": ("Chance",),
     "loom.testing.clock": ("FakeClock", "FakeDice", "no_waits"),
     "loom.testing.layers": ("LAYER_LAWS", "LayerCase", "LayerLaw", "Witness", "layer_contract"),
+    "loom.testing.seeded_line": ("Line", "Weather"),
+    "loom.testing.seeded_loop": ("Deadlock", "LoopClock", "SeededLoop"),
+    "loom.testing.seeded_network": ("Fate", "Host", "Network"),
+    "loom.testing.seeded_vendor": ("Mood", "SeededVendor", "Served"),
+    "loom.testing.seeds": ("SeedReport", "run_seed", "run_seeds"),
     "loom.testing.sim": ("simulator",),
     "loom.testing.transport": ("FakeReply", "FakeTransport", "Replies"),
     "loom.testing.turns": ("turn", "turn_until"),

@@ -1,0 +1,286 @@
+"""What a seed means: the settings, the weather, the vendor's moods, and every call, drawn once."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from loom.core.request import Timeouts
+from loom.core.route import Fallback, Route
+from loom.layers.breaker import Breaker
+from loom.layers.retry_policy import RetryPolicy
+from loom.testing.chance import Chance
+from loom.testing.seeded_faults import FAULTS
+from loom.testing.seeded_line import Weather
+from loom.testing.seeded_vendor import Mood
+
+__all__ = [
+    "KEY",
+    "MODELS",
+    "NEW_KEY",
+    "OTHER_KEY",
+    "CallPlan",
+    "Leave",
+    "Moment",
+    "Plan",
+    "Settings",
+    "Way",
+    "draw_plan",
+]
+
+MODELS = ("mistral-large-latest", "mistral-small-latest")
+"""Who is asked first, and who when that fails."""
+
+Way: TypeAlias = Literal["chat", "events", "final", "texts"]
+"""How a call is made: plain, or a stream that is read in one of three ways."""
+
+Leave: TypeAlias = Literal["", "break", "aclose", "raise"]
+"""How a reader goes before the end."""
+
+KEY = "first-" * 6
+"""The vendor's key."""
+
+NEW_KEY = "second-" * 6
+"""The vendor's key after it was changed."""
+
+OTHER_KEY = "other-" * 6
+"""The other vendor's key."""
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    When something is done to a call.
+
+    Attributes:
+        after_s: Seconds after it began; None where turns are counted.
+        turns: Turns of the loop after it began: these lie where something happens.
+    """
+
+    after_s: float | None = None
+    turns: int = 0
+
+
+class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One call.
+
+    Attributes:
+        name: What is asked, and how it is called in the trace.
+        at_s: When it begins, in seconds after the world.
+        way: How it is made.
+        leave: How its reader goes before the end; empty: he stays.
+        leave_after: After how many events.
+        dawdle_s: How long the reader takes over an event, in seconds.
+        deadline_s: A deadline of its own.
+        cancels: When its task is cancelled.
+        limit_s: A limit of the caller's own around it (`asyncio.timeout`).
+    """
+
+    name: str
+    at_s: float = 0.0
+    way: Way = "chat"
+    leave: Leave = ""
+    leave_after: int = 0
+    dawdle_s: float = 0.0
+    deadline_s: float | None = None
+    cancels: tuple[Moment, ...] = ()
+    limit_s: float | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How the client is set.
+
+    Attributes:
+        timeouts: Limits by phase.
+        max_connections: Slots of the pool.
+        retry: The policy, if any.
+        breaker: Arguments of the breaker, if any.
+        fallback: The other routes, if any: a model, or "other" for another vendor.
+        first_token_s: How long a route may be silent.
+        rescue: Whether it begins anew in the middle.
+        skip_bad_events: Whether broken events are left out.
+        rotated: Whether there is a new key when one is refused.
+    """
+
+    timeouts: Timeouts
+    max_connections: int
+    retry: RetryPolicy | None
+    breaker: dict[str, float] | None
+    fallback: tuple[str, ...]
+    first_token_s: float | None
+    rescue: bool
+    skip_bad_events: bool
+    rotated: bool
+
+    def new_breaker(self) -> Breaker | None:
+        """Make the breaker."""
+        return None if self.breaker is None else Breaker(**self.breaker)  # type: ignore[arg-type] # counts are whole
+
+    def new_fallback(self) -> Fallback | None:
+        """Make the routes."""
+        if not self.fallback:
+            return None
+        other = Route(base_url="http://other.localhost", api_key=OTHER_KEY)
+        routes = [other if name == "other" else Route(model=name) for name in self.fallback]
+        return Fallback(routes, first_token_s=self.first_token_s)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A world.
+
+    Attributes:
+        seed: What it was drawn from.
+        weather: The network.
+        mood: The vendor.
+        other_mood: The other vendor.
+        no_name: How many look-ups of a name fail, 0 to 1.
+        addresses: How many addresses a name has.
+        settings: The client.
+        calls: What is done with it.
+        jumps: When the wall clock jumps, and how far, both in seconds.
+        close_at_s: When the client is closed although calls are under way.
+    """
+
+    seed: int
+    weather: Weather
+    mood: Mood
+    other_mood: Mood
+    no_name: float
+    addresses: int
+    settings: Settings
+    calls: tuple[CallPlan, ...]
+    jumps: tuple[tuple[float, float], ...]
+    close_at_s: float | None
+
+
+def draw_plan(seed: int) -> Plan:
+    """
+    Draw a world.
+
+    Args:
+        seed: Any whole number; the same gives the same.
+    """
+    chance = Chance(seed)
+    rate = chance.pick((0.0, 0.1, 0.3, 0.3, 0.6, 1.0))
+    rough = chance.happens(0.4)
+    calls = chance.pick((1, 2, 3, 4, 5, 6, 8, 12))
+    span_s = chance.pick((0.0, 0.0, 2.0, 10.0, 40.0))
+    return Plan(
+        seed=seed,
+        weather=_weather(chance),
+        mood=_mood(chance, rate, rough=rough),
+        other_mood=_mood(chance, chance.pick((0.0, rate)), rough=False),
+        no_name=chance.pick((0.0, 0.2)) if rough else 0.0,
+        addresses=chance.pick((1, 1, 2)),
+        settings=_settings(chance),
+        calls=tuple(_call(chance, f"call {n}", span_s) for n in range(1, calls + 1)),
+        jumps=tuple(
+            (chance.between(0, span_s + 5), chance.between(-7200, 7200))
+            for _ in range(chance.pick((0, 0, 1, 3)))
+        ),
+        close_at_s=chance.between(0, span_s + 2) if chance.happens(0.04) else None,
+    )
+
+
+def _weather(chance: Chance) -> Weather:
+    return Weather(
+        latency_s=chance.pick(((0.0, 0.0), (0.0005, 0.02), (0.0005, 0.02), (0.05, 0.4))),
+        shredded=chance.pick((0.0, 0.3, 1.0)),
+        windows_bytes=chance.pick(((65536,), (65536,), (64, 500, 65536))),
+    )
+
+
+def _mood(chance: Chance, rate: float, *, rough: bool) -> Mood:
+    # Few kinds of faults at a time meet themselves more often than all of them do.
+    names = list(FAULTS)
+    some = tuple(chance.pick(names) for _ in range(chance.whole(1, 5)))
+    begin_s = 1000.0 + chance.between(0, 5)
+    return Mood(
+        faults={"": rate, MODELS[1]: chance.pick((0.0, rate, rate))},
+        kinds=() if chance.happens(0.4) else some,
+        refuses=chance.pick((0.0, 0.1, 0.4)) if rough else 0.0,
+        hangs=chance.pick((0.0, 0.1)) if rough else 0.0,
+        deaf=chance.pick((0.0, 0.0, 0.2)) if rough else 0.0,
+        restless=chance.pick((0.0, 0.3, 1.0)),
+        down_s=(begin_s, begin_s + chance.between(1, 15)) if chance.happens(0.1) else None,
+    )
+
+
+def _settings(chance: Chance) -> Settings:
+    fallback: tuple[str, ...] = chance.pick(
+        ((), (), (), (MODELS[1],), (MODELS[1],), ("other",), (MODELS[1], "other"))
+    )
+    return Settings(
+        timeouts=Timeouts(
+            pool_s=chance.pick((0.3, 5.0, 10.0)),
+            connect_s=chance.pick((0.3, 1.0, 5.0)),
+            write_s=chance.pick((0.5, 5.0)),
+            first_byte_s=chance.pick((1.0, 3.0, 10.0)),
+            idle_s=chance.pick((0.5, 2.0, 5.0)),
+            total_s=chance.pick((2.0, 8.0, 30.0, 120.0)),
+            first_token_s=chance.pick((None, None, None, 2.0)),
+        ),
+        max_connections=chance.pick((1, 2, 3, 100, 100)),
+        retry=_retry(chance),
+        breaker=_breaker(chance) if chance.happens(0.4) else None,
+        fallback=fallback,
+        first_token_s=chance.pick((None, 1.0, 5.0)),
+        rescue=bool(fallback) and chance.happens(0.5),
+        skip_bad_events=chance.happens(0.3),
+        rotated=chance.happens(0.2),
+    )
+
+
+def _retry(chance: Chance) -> RetryPolicy | None:
+    policies = (
+        None,
+        RetryPolicy.off(),
+        RetryPolicy.rate_limit_only(),
+        RetryPolicy.robust(),
+        RetryPolicy(),
+        RetryPolicy(),
+        RetryPolicy(attempts=6, base_s=0.1, cap_s=1.0, retry_after_cap_s=3.0, silent_attempts=3),
+        RetryPolicy(attempts=4, wait_for_breaker=True),
+    )
+    return chance.pick(policies)
+
+
+def _breaker(chance: Chance) -> dict[str, float]:
+    return {
+        "window_s": 10.0,
+        "min_calls": chance.whole(1, 4),
+        "open_s": chance.pick((0.3, 2.0, 10.0)),
+        "probes": chance.whole(1, 3),
+        "slow_s": chance.pick((0.5, 30.0)),
+    }
+
+
+def _call(chance: Chance, name: str, span_s: float) -> CallPlan:
+    way: Way = chance.pick(("chat", "chat", "chat", "events", "events", "events", "final", "texts"))
+    leave: Leave = ""
+    if way == "events" and chance.happens(0.3):
+        leave = chance.pick(("break", "aclose", "raise"))
+    cancels: tuple[Moment, ...] = ()
+    if chance.happens(0.25):
+        cancels = tuple(_moment(chance) for _ in range(chance.pick((1, 1, 2))))
+    slow_reader = way == "events" and chance.happens(0.2)
+    return CallPlan(
+        name=name,
+        at_s=chance.between(0, span_s),
+        way=way,
+        leave=leave,
+        leave_after=chance.whole(0, 8) if leave else 0,
+        dawdle_s=chance.pick((0.1, 1.0, 20.0)) if slow_reader else 0.0,
+        deadline_s=chance.pick((0.5, 3.0, 20.0)) if chance.happens(0.25) else None,
+        cancels=cancels,
+        limit_s=chance.between(0.05, 6) if chance.happens(0.07) else None,
+    )
+
+
+def _moment(chance: Chance) -> Moment:
+    if chance.happens(0.4):
+        return Moment(after_s=chance.between(0, chance.pick((0.1, 1.0, 10.0))))
+    return Moment(turns=chance.whole(0, 90))

@@ -1,0 +1,210 @@
+"""
+The whole client stack under thousands of seeds: `python -m loom.testing.seeds`.
+
+A seed gives a world: calls, cancellations, faults, a network and a clock that jumps. It is run in
+virtual time, and its books are checked. What fails is printed with the seed; the same seed does the
+same again, on every machine with this version of Python and of aiohttp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from loom.core.ambient import SystemClock
+from loom.testing.chance import Chance
+from loom.testing.seeded_books import broken
+from loom.testing.seeded_loop import SeededLoop
+from loom.testing.seeded_plan import draw_plan
+from loom.testing.seeded_world import MOST_TURNS, Alter, World, run_world
+
+__all__ = ["SeedReport", "main", "run_seed", "run_seeds"]
+
+
+class SeedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a seed did.
+
+    Attributes:
+        seed: Which.
+        broken: What does not hold; empty when the books balance.
+        trace: What happened, a line each, with the virtual seconds.
+        outcomes: How many calls ended how; an error by its code.
+        faults: How often each fault occurred.
+        requests: What the vendors saw.
+        turns: Turns of the loop.
+        virtual_s: How long it took in its own time.
+    """
+
+    seed: int
+    broken: tuple[str, ...]
+    trace: tuple[str, ...]
+    outcomes: Counter[str]
+    faults: Counter[str]
+    requests: int
+    turns: int
+    virtual_s: float
+
+    def text(self) -> str:
+        """What a person wants to see of it."""
+        verdict = [f"  - {fault}" for fault in self.broken] or ["  the books balance"]
+        return "\n".join(
+            [
+                f"seed {self.seed}:",
+                *verdict,
+                "what happened, in virtual seconds:",
+                *self.trace,
+                f"replay: python -m loom.testing.seeds {self.seed}",
+            ]
+        )
+
+
+def run_seed(seed: int, *, alter: Alter | None = None, check: bool = True) -> SeedReport:
+    """
+    Run one seed.
+
+    Args:
+        seed: Any whole number from 0.
+        alter: Changes the client before it is used.
+        check: Whether broken books raise.
+
+    Returns:
+        What it did.
+
+    Raises:
+        AssertionError: If the books do not balance; the message holds the seed and the trace.
+    """
+    plan = draw_plan(seed)
+    chance = Chance(seed).fork()
+    loop = SeededLoop(chance.fork(), weather=plan.weather, most_turns=MOST_TURNS)
+    world = World(plan, loop, chance)
+    # Collected when it likes, garbage would close what a bug left open, at any moment.
+    gc.collect(0)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        faults = _run(world, alter)
+        gc.collect(0)
+    finally:
+        if enabled:
+            gc.enable()
+    report = _report(world, [*faults, *broken(world)])
+    if check and report.broken:
+        raise AssertionError(report.text())
+    return report
+
+
+def run_seeds(seeds: Iterable[int], *, alter: Alter | None = None) -> Counter[str]:
+    """
+    Run many seeds.
+
+    Args:
+        seeds: Which.
+        alter: Changes each client before it is used.
+
+    Returns:
+        How often each outcome ("ends: ...") and each fault ("fault: ...") occurred.
+
+    Raises:
+        AssertionError: At the first whose books do not balance.
+    """
+    seen: Counter[str] = Counter()
+    for seed in seeds:
+        _add(seen, run_seed(seed, alter=alter))
+    return seen
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Replay a seed, or run many.
+
+    Args:
+        arguments: Of the command line; None: the process's own.
+
+    Returns:
+        The exit code: 1 if books did not balance.
+    """
+    logging.getLogger("loom").addHandler(logging.NullHandler())
+    parser = argparse.ArgumentParser(
+        prog="python -m loom.testing.seeds",
+        description="Run the client in worlds drawn from seeds, and check that the books balance.",
+    )
+    parser.add_argument("seed", nargs="*", type=int, help="replay these and print what happens")
+    parser.add_argument("--count", type=int, default=1000, help="how many to run (1000)")
+    parser.add_argument("--start", type=int, default=0, help="the first of them (0)")
+    given = parser.parse_args(arguments)
+    if given.seed:
+        reports = [run_seed(seed, check=False) for seed in given.seed]
+        _print("\n\n".join(report.text() for report in reports))
+        return int(any(report.broken for report in reports))
+    return _many(range(given.start, given.start + given.count))
+
+
+def _many(seeds: Sequence[int]) -> int:
+    clock = SystemClock()
+    begin_s = clock.monotonic_s()
+    seen: Counter[str] = Counter()
+    failed: list[int] = []
+    for seed in seeds:
+        report = run_seed(seed, check=False)
+        _add(seen, report)
+        if report.broken:
+            failed.append(seed)
+            _print(f"seed {seed}: {report.broken[0]}")
+    took_s = clock.monotonic_s() - begin_s
+    for kind in sorted(seen):
+        _print(f"{seen[kind]:9,}  {kind}")
+    verdict = f"{len(failed)} with broken books" if failed else "books balanced"
+    _print(f"{len(seeds):,} seeds in {took_s:.0f} s: {verdict}")
+    return int(bool(failed))
+
+
+def _run(world: World, alter: Alter | None) -> list[str]:
+    # A deadlock, or a loop that spins, is a finding as all others.
+    try:
+        with asyncio.Runner(loop_factory=lambda: world.loop) as runner:
+            runner.run(run_world(world, alter))
+    except AssertionError as error:
+        return [str(error)]
+    return []
+
+
+def _report(world: World, faults: list[str]) -> SeedReport:
+    begin_s = world.trace[0][0] if world.trace else 0.0
+    occurred = Counter(one.fault for vendor in world.vendors for one in vendor.journal)
+    for vendor in world.vendors:
+        occurred.update(vendor.counts)
+    ends = Counter(
+        getattr(outcome.error, "code", outcome.kind) if outcome.kind == "error" else outcome.kind
+        for outcome in world.outcomes
+    )
+    return SeedReport(
+        seed=world.plan.seed,
+        broken=tuple(faults),
+        trace=tuple(f"{at_s - begin_s:10.4f}  {text}" for at_s, text in world.trace),
+        outcomes=ends,
+        faults=occurred,
+        requests=sum(len(vendor.journal) for vendor in world.vendors),
+        turns=world.loop.turns,
+        virtual_s=world.loop.time() - begin_s,
+    )
+
+
+def _add(seen: Counter[str], report: SeedReport) -> None:
+    seen.update({f"ends: {kind}": count for kind, count in report.outcomes.items()})
+    seen.update({f"fault: {kind}": count for kind, count in report.faults.items()})
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
