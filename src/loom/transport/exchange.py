@@ -95,7 +95,7 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
                 await self._queue(pool, watch)
             # Nothing is awaited between taking the slot and this line.
             self._pool = pool
-            pool.active.add(self)
+            pool.active[self] = None
             problem = await self._send(pool, watch)
         except BaseException:
             self._leave()
@@ -163,16 +163,19 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
             return
         if pool.closed:
             raise RuntimeError("the transport was closed while a call waited for a connection")
-        raise self._too_late("total" if left_s <= limit_s else "pool")
+        problem = self._too_late("total" if left_s <= limit_s else "pool")
+        problem.attempts = 0
+        raise problem
 
     async def _send(self, pool: Pool, watch: Watch) -> LoomError | RuntimeError | None:
         problem = await self._attempt(pool, watch, fresh=False)
         if isinstance(problem, Unreachable) and self._stale(problem, watch):
             self._drop()
             problem = await self._attempt(pool, watch, fresh=True)
+        problem = problem or self._refused()
         if isinstance(problem, LoomError):
             problem.attempts = max(1, self.attempts)
-        return problem or self._refused()
+        return problem
 
     async def _attempt(
         self, pool: Pool, watch: Watch, *, fresh: bool
@@ -181,7 +184,14 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         if left_s <= 0:
             return self._too_late("total")
         connector = pool.connector(fresh=fresh)
-        answer = await pool.backend.send(connector, self._request, self, min(limit_s, left_s))
+        try:
+            answer = await pool.backend.send(connector, self._request, self, min(limit_s, left_s))
+        except asyncio.CancelledError:
+            # Closing it, the library cancels who waits for a name, as if the caller had.
+            task = asyncio.current_task()
+            if not pool.closed or task is None or task.cancelling():
+                raise
+            answer = ConnectionAbortedError()
         if isinstance(answer, Exception):
             return self._explain(answer, "total" if left_s <= limit_s else "connect")
         watch.pause()
@@ -314,7 +324,7 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         self._response = None
         if pool is not None:
             self._pool = None
-            pool.active.discard(self)
+            pool.active.pop(self, None)
             pool.slots.give_back()
 
     def _explain(self, raised: Exception, waiting: Phase) -> LoomError | RuntimeError:

@@ -218,18 +218,22 @@ class _Aiohttp(Backend):
         """Send a request once; a failure is returned, not raised."""
         lines = cast("aiohttp.TCPConnector", connector)
         outgoing = self._outgoing(request, listener)
+        lost = _LostCancellation()
         try:
             line = await lines.connect(outgoing, [], _timeout(connect_s))
             try:
+                lost.look()
                 return cast("Response", await self._ask(outgoing, line, request, listener))
             except BaseException:
                 line.close()
                 raise
         except self.failures as error:
-            return error
+            failure = error
         except asyncio.CancelledError as cut:
             # The library's frames hold the revealed headers.
             raise cut.with_traceback(None)  # noqa: B904 - it is the same exception
+        lost.look()
+        return failure
 
     async def _ask(
         self, outgoing: _ClientRequest, line: Connection, request: HttpRequest, listener: Listener
@@ -295,6 +299,30 @@ class _Aiohttp(Backend):
                 ) from None
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
+
+
+class _LostCancellation:
+    """
+    Finds a cancellation that came while the library connected, and was swallowed.
+
+    A name with several addresses is connected to by a race. The library (aiohappyeyeballs 2.7)
+    cancels the losers and waits for them; a cancellation of the caller's that comes then is taken
+    for theirs, and the call would go on.
+    """
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._before = 0 if self._task is None else self._task.cancelling()
+
+    def look(self) -> None:
+        """
+        Go on with the cancellation.
+
+        Raises:
+            CancelledError: If there was one.
+        """
+        if self._task is not None and self._task.cancelling() > self._before:
+            raise asyncio.CancelledError
 
 
 @functools.cache

@@ -143,7 +143,8 @@ class Pool:
         self.backend = backend
         self.slots = Slots(max_connections)
         self.closed = False
-        self.active: set[Listener] = set()
+        # In order: who began first is broken off first, in each run of a test.
+        self.active: dict[Listener, None] = {}
         self.wires: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._kept: Connector | None = None
         self._fresh: Connector | None = None
