@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
 
 from loom.core.errors import (
+    CircuitOpen,
     InvalidRequest,
     LoomError,
     MalformedReply,
@@ -68,9 +70,10 @@ class Scripted(LLMProvider):
         if self._after_text:
             yield TextDelta("h")
         if self.failures:
+            self.failures[0].attempts = min(self.failures[0].attempts, 1)
             error = self.failures.pop(0) if len(self.failures) > 1 else self.failures[0]
             if error.code != "done":
-                error.timeline, error.attempts = timeline, 1
+                error.timeline = timeline
                 raise error
         yield Completed(_with(timeline))
 
@@ -163,6 +166,50 @@ async def test_the_last_failure_tells_of_all(error: LoomError, requests: int) ->
     assert requests == inner.calls == raised.value.attempts
     assert raised.value.timeline is not None
     assert requests == raised.value.timeline.sends
+
+
+async def test_an_open_breaker_ends_the_retries() -> None:
+    """The error is the vendor's, and a note says why it was not asked again."""
+    opened = CircuitOpen("it is open", attempts=0, retry_after_s=10.0)
+    layer, inner, _ = retrying(ServiceUnavailable("503"), opened)
+    with pytest.raises(ServiceUnavailable) as raised:
+        await read(layer)
+    assert (2, 1) == (inner.calls, raised.value.attempts)
+    assert ["not tried again: it is open"] == raised.value.__notes__
+
+
+async def test_a_refusal_at_once_is_the_error() -> None:
+    """Nothing was sent, and the breaker says so."""
+    layer, _, _ = retrying(CircuitOpen("it is open", attempts=0))
+    with pytest.raises(CircuitOpen) as raised:
+        await read(layer)
+    assert 0 == raised.value.attempts
+
+
+async def test_a_failed_call_leaves_no_ring_behind() -> None:
+    """Its errors are freed with their last user, not when the collector comes."""
+
+    class Failing(Scripted):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+            del request
+            yield Sending()
+            raise _Named("gone")
+
+    class _Named(ServiceUnavailable):
+        pass
+
+    clock = FakeClock(auto=True)
+    inner = Failing(clock=clock)
+    layer = Retrying(inner, policy=RetryPolicy(), clock=clock, dice=FakeDice())
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ServiceUnavailable):
+            await read(layer)
+        left = [thing for thing in gc.get_objects() if isinstance(thing, _Named)]
+    finally:
+        gc.enable()
+    assert [] == left
 
 
 async def test_kinds_of_failures_share_the_attempts() -> None:

@@ -207,8 +207,12 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
         policy, breaker = self.steadiness.retry, self.steadiness.breaker
         clock, dice = self.clock, self.dice
         if policy is not None:
-            # Failover scenario FB06: a silent route is not asked again while there is another.
-            changes = {} if last else {"silent_attempts": 1}
+            changes: dict[str, int] = {}
+            if not last:
+                # Failover scenario FB06: a silent route is not asked again while there is another;
+                # and a full one not longer than a failing one.
+                fewer = min(policy.rate_limit_attempts, policy.attempts)
+                changes = {"silent_attempts": 1, "rate_limit_attempts": fewer}
             chosen = msgspec.structs.replace(policy, **changes)
             layers.append(lambda inner: Retrying(inner, policy=chosen, clock=clock, dice=dice))
         if breaker is not None:

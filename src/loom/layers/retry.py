@@ -14,7 +14,7 @@ from contextlib import aclosing
 import msgspec
 
 from loom.core.ambient import Clock, Dice
-from loom.core.errors import LoomError
+from loom.core.errors import CircuitOpen, LoomError
 from loom.core.events import NOTICES, Completed, Retried, Sending, StreamEvent
 from loom.core.provider import Layer, LLMProvider
 from loom.core.request import ChatRequest
@@ -85,7 +85,10 @@ class Retrying(Layer):
                 return  # a stream without `Completed`; whoever folds it says so
             wait_s = self._wait_s(failed, story, request, answered=answered)
             if wait_s is None:
-                raise story.told(failed)
+                try:
+                    raise story.told(failed)
+                finally:
+                    failed = story = None  # type: ignore[assignment] # frame and error form a ring
             rested = False
             try:
                 yield Retried(story.attempts, wait_s, failed, self._policy.limit(failed))
@@ -131,11 +134,14 @@ class _Story:
         self.retries = 0
         self._kinds: dict[str, int] = {}
         self._past: tuple[Attempt, ...] = ()
+        self._sent: LoomError | None = None
 
     def add(self, error: LoomError, kind: str | None) -> None:
         """Take note of a failed attempt."""
         self.attempts += 1
         self.sends += error.attempts
+        if not isinstance(error, CircuitOpen):
+            self._sent = error
         if kind is not None:
             self._kinds[kind] = self.count(kind) + 1
         if error.timeline is not None:
@@ -153,7 +159,11 @@ class _Story:
             self._past = (*self._past[:-1], last)
 
     def told(self, error: LoomError) -> LoomError:
-        """Give the last error, with everything that went before it."""
+        """Give the last error of an attempt that was sent, with everything that went before."""
+        if self._sent is not None and error is not self._sent:
+            # That a breaker ended the retries is less than why it did.
+            self._sent.add_note(f"not tried again: {error.message}")
+            error = self._sent
         if self.attempts > 1:
             error.attempts = self.sends
             if error.timeline is not None:

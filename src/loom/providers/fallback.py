@@ -129,7 +129,10 @@ class FallingBack(LLMProvider):
             left = self._left(failed, branch, left, story)
             if left:
                 yield story.notice(failed, left[0], request)
-        raise story.told()
+        try:
+            raise story.told()
+        finally:
+            failed = story = None  # type: ignore[assignment] # frame and error form a ring
 
     def _asked(self, request: ChatRequest, branch: Branch, *, last: bool) -> ChatRequest:
         """The request as a route gets it."""
