@@ -10,9 +10,11 @@ import msgspec
 from loom.core.messages import Message
 
 __all__ = [
+    "Attribution",
     "ChatRequest",
     "Fit",
     "NamedTool",
+    "Priority",
     "ResponseFormat",
     "Sampling",
     "Timeouts",
@@ -124,6 +126,27 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     first_token_s: float | None = None
 
 
+Priority: TypeAlias = Literal["interactive", "normal", "batch"]
+"""Who goes first when calls queue."""
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    For whom a call is made; nothing of it is sent.
+
+    Attributes:
+        session: The conversation that it belongs to; None: none.
+        tenant: Whose call it is: calls of different tenants queue fairly side by side.
+        priority: Who goes first when calls queue.
+        tags: Labels for costs, for example `{"project": "weaving"}`.
+    """
+
+    session: str | None = None
+    tenant: str = ""
+    priority: Priority = "normal"
+    tags: Mapping[str, str] = {}
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
     A request for one answer (or `sampling.n` of them).
@@ -148,6 +171,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         timeouts: Limits by phase.
         fit: What happens when it is beyond the model's window; None leaves it to the layer.
         skip_bad_events: Whether an event of a stream that cannot be read is left out.
+        attribution: For whom the call is made.
         deadline_s: When the call must be over, in seconds of the clock's monotonic time; None:
             it has not begun, and has `timeouts.total_s` from then on.
         extra: Further body fields, sent as they are: for what a vendor added after this version.
@@ -172,6 +196,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     fit: Fit | None = None
     skip_bad_events: bool = False
+    attribution: Attribution = Attribution()
     deadline_s: float | None = None
     extra: Mapping[str, Any] = {}
 
