@@ -140,7 +140,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         wait_for_breaker: Whether a call waits for an open breaker, where the time allows.
         quota: Limits the retries of a client as a whole; None: no limit.
 
-    Source: the rows and figures of the project's fault matrix; `docs/retries.md` explains them.
+    Source: the rows and figures of the project's fault matrix; `docs/retries.md` explains them and
+    holds the same formulas (keep in sync: `tests/docs/test_retries.py` compares them).
     """
 
     attempts: int = 3
