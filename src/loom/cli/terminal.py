@@ -53,6 +53,8 @@ class Terminal:
         self._cleaner = Cleaner()
         self._at_line_start = True
         self._notes: list[str] = []
+        self._murmuring = False
+        self._held: list[str] = []
 
     @cached_property
     def out(self) -> Console:
@@ -93,10 +95,15 @@ class Terminal:
             sys.stdout.flush()
 
     def end_line(self) -> None:
-        """End the answer's last line, if it is not ended."""
+        """End the last lines of answer and thoughts, if they are not ended."""
         self._cleaner = Cleaner()
         if not self._at_line_start:
             self.write("\n")
+        if self._murmuring:
+            self._murmuring = False
+            self.say("")
+            while self._held:
+                self.say(self._held.pop(0))
 
     def write_json(self, value: Any) -> None:
         """
@@ -192,6 +199,7 @@ class Terminal:
             text: The next piece of what the model thinks.
         """
         if not self.quiet:
+            self._murmuring = True
             self.err.print(cleaned(text), style="dim", end="", soft_wrap=True)
 
     def waiting(self, model: str) -> Waiting:
@@ -236,7 +244,12 @@ class Terminal:
             self._notes.append(record.getMessage())
             return
         style = "yellow" if record.levelno >= 30 else "dim"
-        self.say(f"{record.levelname.lower()}: {record.getMessage()}", style=style)
+        line = f"{record.levelname.lower()}: {record.getMessage()}{_fields(record)}"
+        if self._murmuring and record.levelno < 30:
+            # The library logs on its own thread, ahead of what is shown: thoughts are not cut.
+            self._held.append(line)
+            return
+        self.say(line, style=style)
 
     def warn(self, text: str) -> None:
         """
@@ -311,6 +324,23 @@ class Waiting:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _fields(record: LogRecord) -> str:
+    """What a line of the log has beside its message: ` name=value`, None left out."""
+    from logging import makeLogRecord  # noqa: PLC0415 - start-up time
+
+    usual = {*vars(makeLogRecord({})), "asctime", "message"}
+    found = ((name, value) for name, value in vars(record).items() if name not in usual)
+    return "".join(f" {name}={_field(value)}" for name, value in found if value is not None)
+
+
+def _field(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    # An amount is written out: 7.5E-7 reads badly.
+    text = format(value, "f") if isinstance(value, Decimal) else str(value)
+    return json_text(text) if not text or any(letter.isspace() for letter in text) else text
 
 
 def _without_key(error: InvalidAPIKey) -> str:
