@@ -259,7 +259,7 @@ async def test_cancelled_anywhere_nothing_leaks(request_: ChatRequest) -> None:
     ids=lambda value: value if isinstance(value, str) else None,
 )
 async def test_a_failure_says_what_it_may_have_cost(
-    reply: FakeReply | Exception, code: str, charge: str, retryable: bool
+    reply: FakeReply | Exception, code: str, charge: str, *, retryable: bool
 ) -> None:
     """One attempt in the timeline, with the charge of the fault matrix."""
     provider, _ = wired(reply)
