@@ -36,6 +36,8 @@ PEERS = HERE.parent / ".cache" / "peers"
 RESULTS = HERE / "results" / "client.json"
 FLOOR = "aiohttp"
 OURS = (FLOOR, "loom", "loom-blocking")
+# What a peer needs for what is measured, and does not bring: without it litellm retries nothing.
+BESIDE = {"litellm": ["tenacity"]}
 # A blocking client with a thread for each of 1,000 calls measures threads, not the client.
 SENSELESS = {("at_once", name) for name in BLOCKING}
 
@@ -87,16 +89,14 @@ def python_of(name: str) -> str:
     return str(PEERS / name / "bin" / "python") if name not in OURS else sys.executable
 
 
-def install_peers() -> list[str]:
+def install_peers(peers: list[str]) -> None:
     """Install each peer into an environment of its own."""
-    peers = [name for name in ASYNC if name not in OURS]
     for name in peers:
         for command in (
             ["venv", "--quiet", "--allow-existing", str(PEERS / name)],
-            ["pip", "install", "--quiet", "--python", python_of(name), name],
+            ["pip", "install", "--quiet", "--python", python_of(name), name, *BESIDE.get(name, [])],
         ):
             subprocess.run(["uv", *command], check=True)  # noqa: S607  uv is where the PATH says
-    return peers
 
 
 def run(*arguments: str, python: str = sys.executable) -> Any:
@@ -184,7 +184,9 @@ def main() -> None:
         profile(chosen.profile)
         return
     scenarios = chosen.only or [*SCENARIOS, "import"]
-    names = [*OURS, *(install_peers() if chosen.peers else [])]
+    peers = [name for name in ASYNC if name not in OURS] if chosen.peers else []
+    install_peers(peers)
+    names = [*OURS, *peers]
     values: Values = {}
     measure_imports({}, names)  # compiles what is not compiled yet
     with upstream() as url:
@@ -203,10 +205,7 @@ def main() -> None:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "aiohttp": version("aiohttp"),
-        **{
-            name: run("-c", VERSION_PROBE, name, python=python_of(name))
-            for name in names[len(OURS) :]
-        },
+        **{name: run("-c", VERSION_PROBE, name, python=python_of(name)) for name in peers},
         "rounds": chosen.rounds,
     }
     RESULTS.parent.mkdir(exist_ok=True)

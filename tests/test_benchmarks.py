@@ -55,3 +55,21 @@ def test_the_benchmark_measures_every_layer(repository: Path) -> None:
     assert first.startswith("| `WiredProvider` alone |")
     for layer in ("Breaking", "Retrying", "Fitting", "FallingBack", "Costing"):
         assert any(row.startswith(f"| and `{layer}`") for row in rows), layer
+
+
+def test_the_benchmark_shows_what_faults_do(repository: Path) -> None:
+    """Each fault gives a row with what the caller got, and the storm its requests a call."""
+    script = repository / "benchmarks" / "faults.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--only", "FB12", "end", "html", "storm", "--scale", "0.01"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    assert "| | the provider does | loom |" == done.stdout.splitlines()[0]
+    assert "| ContextTooLong, " in done.stdout
+    assert "| StreamTruncated, " in done.stdout
+    assert "| MalformedReply, " in done.stdout
+    assert "| 3 of 3; " in done.stdout
+    assert "| loom, `breaker=Breaker()` | 50 | 50 | 1.00 |" in done.stdout
