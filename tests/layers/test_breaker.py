@@ -117,6 +117,7 @@ async def test_failures_of_the_provider_open_it(error: LoomError) -> None:
     [
         RateLimited("429"),
         InvalidRequest("400"),
+        TimedOut("408", http_status=408),
         Unreachable("the proxy is down", phase="proxy"),
         TimedOut("your deadline", phase="total"),
     ],

@@ -172,7 +172,9 @@ class LoomError(Exception):
     @property
     def counts_for_breaker(self) -> bool:
         """Whether it is a failure of the provider, and not of the way to it or of your limit."""
-        return self.row().breaker and self.phase not in ("proxy", "total")
+        # A 408 is a 4xx: the server waited for the request, and is well (fault matrix, row 35).
+        passing = self.http_status == 408 or self.phase in ("proxy", "total")
+        return self.row().breaker and not passing
 
     @property
     def may_fall_back(self) -> bool:
