@@ -28,7 +28,8 @@ fmt:
 lock:
     ./scripts/lock
 
-# Remake the walk of one call in docs/architecture.md and the picture in README
+# Remake the walk of one call, the breaker's diagram and the picture in README
 generated:
     uv run python scripts/walk.py
+    uv run python scripts/diagram.py
     uv run python scripts/screenshot.py
