@@ -103,8 +103,8 @@ ERROR_TABLE: dict[str, ErrorRow] = {
     ),
     "timeout": ErrorRow(
         504, "DEADLINE_EXCEEDED", 75, retryable=True, breaker=True, fallback=True,
-        hint="Raise timeout_s, make the request smaller, check the network, or use a faster"
-        " model.",
+        hint="Raise timeout_s (or deadline_s, if it was the total), make the request smaller,"
+        " check the network, or use a faster model.",
     ),
     "unreachable": ErrorRow(
         503, "UNAVAILABLE", 75, retryable=True, breaker=True, fallback=True,

@@ -109,7 +109,9 @@ class Retrying(Layer):
         if answered or limit == 1:
             return None
         if story.attempts >= limit or (own is not None and story.count(own[0]) >= own[1]):
-            _log.warning("max retries exceeded (%d attempts): %s", story.attempts, error.message)
+            if story.attempts > 1:
+                text = "max retries exceeded (%d attempts): %s"
+                _log.warning(text, story.attempts, error.message)
             return None
         wait_s = self._policy.wait_s(story.attempts, error, self._dice.random())
         left_s = (request.deadline_s or 0.0) - self._clock.monotonic_s()
