@@ -4,6 +4,7 @@ from pathlib import Path
 
 from loom.core.error_table import ERROR_TABLE
 from loom.core.errors import LoomError
+from loom.layers.retry_policy import RetryPolicy
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 MARK = "compared by tests/docs/test_errors.py -->\n"
@@ -19,20 +20,43 @@ def kinds(cls: type[LoomError]) -> dict[str, str]:
     return found
 
 
+# They are found in an answer, outside of the layer that tries again.
+FOUND_LATER = ("output_invalid", "tool_call_missing")
+HEAD = """
+| code | class | HTTP | gRPC | retryable | tried again | breaker | other route | exit |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def tried(code: str, *, retryable: bool) -> str:
+    """How many requests the default policy makes at most."""
+    if code == "invalid_api_key":
+        return "with a new key"
+    if not retryable or code in FOUND_LATER:
+        return "no"
+    kinds = [LoomError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    error = next(kind for kind in reversed(kinds) if kind.code == code)("x")
+    policy = RetryPolicy()
+    own = policy.kind_limit(error)
+    return f"up to {policy.limit(error) if own is None else own[1]}"
+
+
 def table() -> str:
     """The table as the page must hold it."""
     names = kinds(LoomError)
-    lines = ["\n| code | class | HTTP | gRPC | retryable | exit |", "|---|---|---|---|---|---|"]
-    for code, row in ERROR_TABLE.items():
-        again = "yes" if row.retryable else "no"
-        lines.append(
-            f"| `{code}` | `{names[code]}` | {row.http} | {row.grpc} | {again} | {row.exit} |"
-        )
-    return "\n".join(lines) + "\n"
+    words = {True: "yes", False: "no"}
+    return HEAD + "".join(
+        f"| `{code}` | `{names[code]}` | {row.http} | {row.grpc} | {words[row.retryable]}"
+        f" | {tried(code, retryable=row.retryable)} | {words[row.breaker]}"
+        f" | {words[row.fallback]} | {row.exit} |\n"
+        for code, row in ERROR_TABLE.items()
+    )
 
 
 def test_the_table_of_the_page_is_that_of_the_code() -> None:
-    """Each code with its class, statuses and exit code; nothing more, nothing less."""
+    """Each code with all that it decides; nothing more, nothing less."""
     assert table() == PAGE.read_text(encoding="utf-8").split(MARK)[1]
 
 
