@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-from loom.config.assemble import Steadiness
 from loom.config.secrets import find_api_key
 from loom.config.settings import Settings
+from loom.config.steadiness import Steadiness
 from loom.core.errors import ConfigInvalid
 from loom.core.provider import LLMProvider
 from loom.core.route import Fallback, Route, RouteLike

@@ -26,16 +26,16 @@ import msgspec
 from loom.catalog.lookup import Catalog
 from loom.config.load import normalise_base_url, user_file, wants_latest_genai_names
 from loom.config.secrets import find_api_key
+from loom.config.steadiness import Steadiness
 from loom.core.ambient import Clock, Dice, SystemDice
 from loom.core.errors import ConfigInvalid
 from loom.core.model import ModelCard
 from loom.core.plan import TokenCount
 from loom.core.provider import LayerFactory, LLMProvider, compose
-from loom.core.route import Fallback, Route
-from loom.layers.breaker import Breaker, Breaking
+from loom.core.route import Route
+from loom.layers.breaker import Breaking
 from loom.layers.cost import Costing
 from loom.layers.retry import Retrying
-from loom.layers.retry_policy import RetryPolicy
 from loom.layers.trace import Telemetry, Tracing
 from loom.layers.window import Fitting, Window
 from loom.providers.fallback import Branch, FallingBack
@@ -48,7 +48,6 @@ from loom.wire.mistral.dialect import MistralDialect
 __all__ = [
     "MISTRAL_BASE_URL",
     "Assembled",
-    "Steadiness",
     "assemble_mistral",
     "load_catalog",
     "overlay_file",
@@ -59,23 +58,6 @@ MISTRAL_BASE_URL = "https://api.mistral.ai/v1"
 
 _log = logging.getLogger("loom.catalog")
 _warned: set[str] = set()
-
-
-class Steadiness(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What keeps a provider up.
-
-    Attributes:
-        retry: When a failed attempt is followed by another; None: never.
-        breaker: Stops asking who fails; None: nobody does.
-        fallback: Other routes; None: there are none.
-        rescue: Whether a route is left in the middle of its answer too.
-    """
-
-    retry: RetryPolicy | None = RetryPolicy()
-    breaker: Breaker | None = None
-    fallback: Fallback | None = None
-    rescue: bool = False
 
 
 class Assembled(msgspec.Struct, frozen=True, kw_only=True):
