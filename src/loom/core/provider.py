@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -86,16 +85,21 @@ async def fold(events: AsyncGenerator[StreamEvent, None]) -> LLMResponse:
         StreamTruncated: If the stream ended without `Completed`.
         LoomError: What the stream raised.
     """
-    async with aclosing(events):
+    try:
         async for event in events:
             if type(event) is Completed:
                 return event.response
+    finally:
+        await events.aclose()
     raise StreamTruncated("the stream ended before the answer was complete")
 
 
 class Layer(LLMProvider):
     """
     A provider around a provider; a subclass overrides `stream` and nothing else.
+
+    Whoever reads a stream closes it. The layers that every call passes do so with `try` and
+    `finally`: the two coroutines of `contextlib.aclosing` would cost each of them 1 us a call.
 
     Args:
         inner: The provider that this one wraps; it is closed with it.

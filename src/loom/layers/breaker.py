@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from typing import TypeAlias
 
 from loom.core.ambient import Clock
@@ -206,7 +205,8 @@ class Breaking(Layer):
         slow_s = self._breaker.slow_s if request.stream else None
         try:
             watch.check()
-            async with aclosing(self.inner.stream(request)) as events:
+            events = self.inner.stream(request)
+            try:
                 async for event in events:
                     kind = type(event)
                     if kind is Sending:
@@ -216,6 +216,8 @@ class Breaking(Layer):
                     elif not watch.heard and kind not in NOTICES:
                         watch.hear(slow_s)
                     yield event
+            finally:
+                await events.aclose()
         except CircuitOpen as error:
             raise watch.told(error, request, self.name) from None
         except LoomError as error:

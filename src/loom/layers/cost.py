@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import date
 
 import msgspec
@@ -49,12 +48,15 @@ class Costing(Layer):
             The inner provider's events.
         """
         request = request.begun(self._clock.monotonic_s())
-        async with aclosing(self.inner.stream(request)) as events:
+        events = self.inner.stream(request)
+        try:
             async for event in events:
                 if type(event) is Completed:
                     yield Completed(self._priced(event.response))
                 else:
                     yield event
+        finally:
+            await events.aclose()
 
     def _priced(self, response: LLMResponse) -> LLMResponse:
         on = self._as_of or self._clock.now().date()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import msgspec
 
@@ -67,7 +66,8 @@ class Retrying(Layer):
             failed: LoomError | None = None
             answered = False
             try:
-                async with aclosing(self.inner.stream(request)) as events:
+                events = self.inner.stream(request)
+                try:
                     async for event in events:
                         kind = type(event)
                         if kind is Completed:
@@ -79,6 +79,8 @@ class Retrying(Layer):
                             continue
                         answered = answered or kind not in NOTICES
                         yield event
+                finally:
+                    await events.aclose()
             except LoomError as error:
                 failed = error
             if failed is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 
 import msgspec
 
@@ -108,7 +107,8 @@ class FallingBack(LLMProvider):
             asked = self._asked(request, branch, last=not left)
             story.answered = False
             try:
-                async with aclosing(branch.provider.stream(asked)) as events:
+                events = branch.provider.stream(asked)
+                try:
                     async for event in events:
                         kind = type(event)
                         if kind is Completed:
@@ -121,6 +121,8 @@ class FallingBack(LLMProvider):
                         elif request.stream:  # a plain answer is `Completed` alone
                             story.answered = True
                             yield event
+                finally:
+                    await events.aclose()
             except LoomError as error:
                 failed = error
             if failed is None:
