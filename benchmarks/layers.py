@@ -31,7 +31,7 @@ from client import measure as measure_contender
 from contenders import KEY, MODEL, PROMPT
 from upstream import PIECE, PIECES, PLAIN_BODY, TEXT, stream_events
 
-from loom import AsyncMistral, Breaker, ChatRequest, Message, RetryPolicy, TextDelta
+from loom import AsyncMistral, Breaker, ChatRequest, Fallback, Message, RetryPolicy, TextDelta
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import SystemClock, SystemDice
 from loom.core.events import StreamEvent
@@ -43,6 +43,7 @@ from loom.core.secret import Secret
 from loom.layers.breaker import Breaking
 from loom.layers.cost import Costing
 from loom.layers.retry import Retrying
+from loom.layers.trace import Tracing
 from loom.layers.window import Fitting, Window
 from loom.providers.fallback import Branch, FallingBack
 from loom.providers.key import Key
@@ -67,7 +68,7 @@ SCENARIOS = {
 }
 # Over loopback the chunks that come one by one come at their pace.
 OVER_SOCKETS = {"call": "call", "burst": "burst", "single": "paced"}
-FALLBACK = "mistral-small-latest"
+OTHER_MODEL = "mistral-small-latest"
 
 # stack -> scenario -> one value a round
 Values = dict[str, dict[str, list[float]]]
@@ -159,12 +160,16 @@ class Parts:
 
     def falling_back(self, inner: LLMProvider) -> LLMProvider:
         """Asks another route."""
-        branches = [Branch(provider=inner), Branch(provider=self.wired(), model=FALLBACK)]
-        return FallingBack(branches, clock=self._clock, first_token_s=12.0)
+        branches = [Branch(provider=inner), Branch(provider=self.wired(), model=OTHER_MODEL)]
+        return FallingBack(branches, clock=self._clock)
 
     def costing(self, inner: LLMProvider) -> LLMProvider:
         """Tells what it costs."""
         return Costing(inner, catalog=self._catalog, clock=self._clock)
+
+    def tracing(self, inner: LLMProvider) -> LLMProvider:
+        """Tells nobody, for nobody asked."""
+        return Tracing(inner, clock=self._clock)
 
     def stack(self, name: str) -> LLMProvider:
         """Every layer up to one of them."""
@@ -174,6 +179,7 @@ class Parts:
             "Fitting": self.fitting,
             "FallingBack": self.falling_back,
             "Costing": self.costing,
+            "Tracing": self.tracing,
         }
         names = [*layers]
         inner_first = names[: names.index(name) + 1] if name in layers else []
@@ -187,6 +193,7 @@ STACKS = {
     "Fitting": "and `Fitting`",
     "FallingBack": "and `FallingBack`, one route more",
     "Costing": "and `Costing`",
+    "Tracing": "and `Tracing`, with nobody to look",
     "everything": "`AsyncMistral`, all of these on",
     "default": "`AsyncMistral` as it comes: no breaker, no fallback",
 }
@@ -239,7 +246,9 @@ class Client:
 def make(name: str, base_url: str, transport: Transport) -> Provider | Client:
     """Build what a row measures."""
     if name in ("everything", "default"):
-        breaker, fallback = (Breaker(), FALLBACK) if name == "everything" else (None, None)
+        # With a limit for the first token a plain call would travel as a stream.
+        routes = Fallback([OTHER_MODEL], first_token_s=None)
+        breaker, fallback = (Breaker(), routes) if name == "everything" else (None, None)
         client = AsyncMistral(
             KEY,
             model=MODEL,

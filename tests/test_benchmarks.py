@@ -53,7 +53,7 @@ def test_the_benchmark_measures_every_layer(repository: Path) -> None:
     head, _, first, *rows = done.stdout.splitlines()
     assert "| | us CPU a call, 100 in flight | adds |" == head
     assert first.startswith("| `WiredProvider` alone |")
-    for layer in ("Breaking", "Retrying", "Fitting", "FallingBack", "Costing"):
+    for layer in ("Breaking", "Retrying", "Fitting", "FallingBack", "Costing", "Tracing"):
         assert any(row.startswith(f"| and `{layer}`") for row in rows), layer
 
 
