@@ -104,6 +104,23 @@ def test_closing_while_a_name_is_looked_up_is_no_cancellation() -> None:
     run(main)
 
 
+def test_closing_breaks_off_who_connects() -> None:
+    """Who waits for a connection when the transport is closed does not wait on."""
+
+    async def main(loop: SeededLoop, transport: HttpTransport) -> None:
+        loop.network.hosts["127.0.0.2"] = Host(accept=asyncio.Protocol, fate=lambda: "hang")
+        task = asyncio.create_task(ask(transport))
+        await LoopClock(loop).sleep(1)
+        begin_s = loop.time()
+        await transport.aclose()
+        await asyncio.wait([task])
+        assert isinstance(task.exception(), RuntimeError)
+        assert 0 == task.cancelling()
+        assert begin_s == loop.time()
+
+    run(main)
+
+
 def test_a_cancellation_while_closing_is_one() -> None:
     """Cancelled by its caller too, the same call ends cancelled."""
 

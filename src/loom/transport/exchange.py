@@ -72,6 +72,8 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         self._watch: Watch | None = None
         self._wire: Wire | None = None
         self._line: asyncio.Transport | None = None
+        self._connecting: asyncio.Task[object] | None = None
+        self._cut = False
         self._written_at: float | None = None
         self._response: Response | None = None
         self._inflater: Inflater | None = None
@@ -135,7 +137,7 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
             return
         wire.uses += 1
         wire.heard = False
-        self._wire, self._line = wire, line
+        self._wire, self._line, self._connecting = wire, line, None
         self.attempts += 1
         pool.wires.add(wire)
         watch.start("write", self._request.timeouts.write_s)
@@ -152,6 +154,12 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
 
     def cut_off(self) -> None:
         """Break off: the pool is being closed."""
+        if self._connecting is not None:
+            # Nothing else wakes who waits for a connection; it may take as long as `connect_s`.
+            # The keeper of the pool closes it once more: once is enough.
+            if not self._cut:
+                self._cut = self._connecting.cancel()
+            return
         self._break(ConnectionAbortedError())
         # The library would wait for what is still to be written, to a peer that may not read.
         if self._line is not None and self._ours():
@@ -184,14 +192,16 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         if left_s <= 0:
             return self._too_late("total")
         connector = pool.connector(fresh=fresh)
+        self._connecting = task = asyncio.current_task()
+        asked = 0 if task is None else task.cancelling()
         try:
             answer = await pool.backend.send(connector, self._request, self, min(limit_s, left_s))
         except asyncio.CancelledError:
-            # Closing it, the library cancels who waits for a name, as if the caller had.
-            task = asyncio.current_task()
-            if not pool.closed or task is None or task.cancelling():
+            if not pool.closed or task is None or self._cancelled(task) > asked:
                 raise
             answer = ConnectionAbortedError()
+        finally:
+            self._connecting = None
         if isinstance(answer, Exception):
             return self._explain(answer, "total" if left_s <= limit_s else "connect")
         watch.pause()
@@ -199,6 +209,14 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         self.status = answer.status
         self.headers = _joined(answer.headers)
         return None
+
+    def _cancelled(self, task: asyncio.Task[object]) -> int:
+        """How often the caller cancelled; ours does not count, nor what the library does."""
+        # Closed, the library cancels who waits for a name, without asking the task to end.
+        if not self._cut:
+            return task.cancelling()
+        self._cut = False
+        return task.uncancel()
 
     def _stale(self, problem: Unreachable, watch: Watch) -> bool:
         # A socket that was kept and that the server closed meanwhile: it has read nothing, or
