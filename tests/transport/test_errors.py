@@ -293,6 +293,12 @@ async def test_what_comes_is_not_http(script: Script) -> None:
     """A reply that breaks the framing or the compression is malformed."""
     error = await failure(script, first_byte_s=5.0, idle_s=5.0)
     assert MalformedReply is type(error)
+    # Fault matrix, rows 11 and 27: who does not speak HTTP will not the next time, and no answer
+    # can have been made where the head itself was none.
+    assert (script not in (broken_gzip, unknown_encoding)) == (not error.retryable)
+    assert (script in (not_http, long_header, endless_header, many_headers)) == (
+        not error.uncertain
+    )
 
 
 async def test_an_address_that_the_library_refuses() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loom.core.errors import LoomError, MalformedReply
+from loom.core.errors import LoomError
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 from loom.core.timeline import Attempt, Charge, Timeline
@@ -65,10 +65,10 @@ class Trip:
         if self.answered:
             return "estimated"
         if self._status is None:
-            # Row 27: what is not HTTP was no answer of a model.
-            sent = error.uncertain and not isinstance(error, MalformedReply)
-            return "unknown" if sent else "released"
-        # Rows 10-13, 26, 30: an answer was made, and not read. Rows 35, 40: it may have been.
+            # Fault matrix, rows 1 to 9 and 27: the transport knows whether it may have arrived.
+            return "unknown" if error.uncertain else "released"
+        # Fault matrix, rows 10 to 13, 26 and 30: an answer was made, and not read. Fault matrix,
+        # rows 35 and 40: it may have been.
         return "unknown" if self._status in (200, 408, 504) else "released"
 
     def failed(self, error: LoomError, charge: Charge, now_s: float) -> Timeline:
@@ -83,7 +83,11 @@ class Trip:
         Returns:
             The call so far.
         """
-        self.sends = error.attempts
+        if self._status is None:
+            self.sends = error.attempts
+        else:
+            # A reply that breaks later does not know how often it was asked for.
+            error.attempts = self.sends
         return self._timeline(charge, now_s, code=error.code, request_id=error.request_id)
 
     def answer(self, response: LLMResponse, charge: Charge, now_s: float) -> Timeline:

@@ -120,6 +120,9 @@ _WAITING: dict[Phase, str] = {
     "total": "total",
 }
 
+# What the library's parser raises at a head that is none, or too large.
+_NO_HEAD = ("BadStatusLine", "LineTooLong")
+
 _BEFORE_SENDING = ("pool", "dns", "proxy", "connect", "tls")
 
 # A vendor's text is shown cut, and without anything that a terminal would obey.
@@ -172,7 +175,7 @@ def translate(raised: Exception, limit_s: float, scene: Scene) -> LoomError:
         phase=phase,
         provider=scene.provider,
         retryable=_retryable(fault, raised),
-        uncertain=scene.sent and phase not in _BEFORE_SENDING,
+        uncertain=scene.sent and phase not in _BEFORE_SENDING and not _no_answer(fault, raised),
     )
 
 
@@ -187,7 +190,18 @@ def _retryable(fault: Fault, raised: Exception) -> bool | None:
     # A proxy that wants a password wants it the next time too.
     if fault.raised == "ClientHttpProxyError" and 400 <= status < 500:
         return False
-    return False if fault.raised == "InvalidURL" else None
+    # Fault matrix, rows 11, 27 and 41: who does not speak HTTP will not the next time.
+    return False if fault.says == _NOT_HTTP or fault.raised == "InvalidURL" else None
+
+
+def _no_answer(fault: Fault, raised: Exception) -> bool:
+    """Whether no answer can have been made: what came was not even the head of a reply."""
+    if fault.says != _NOT_HTTP:
+        return False
+    # Fault matrix, row 27. What breaks later (row 11) came behind the head of an answer.
+    cause = _root(raised)
+    many = str(getattr(cause, "message", "")).strip().startswith("Too many headers")
+    return many or type(cause).__name__ in _NO_HEAD
 
 
 def _message(fault: Fault, raised: Exception, scene: Scene) -> str:
@@ -211,6 +225,10 @@ def _detail(raised: Exception) -> str:
 def _innermost(raised: BaseException) -> str:
     # Only the class: a parser's words quote what the server sent, and a server that echoes
     # requests sends the key.
+    return type(_root(raised)).__name__
+
+
+def _root(raised: BaseException) -> BaseException:
     while raised.__cause__ is not None:
         raised = raised.__cause__
-    return type(raised).__name__
+    return raised

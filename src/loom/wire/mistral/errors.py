@@ -137,6 +137,9 @@ def _error(status: int, facts: _Facts, headers: Mapping[str, str]) -> LoomError:
         error.retryable = False
         error.hint = "The model is not in your plan (its limit is 0 requests a minute): choose"
         error.hint += " another model or another plan; waiting does not help."
+    if kind is MalformedReply:
+        # Fault matrix, row 41: a status that is no answer will be none the next time.
+        error.retryable = False
     if kind is InvalidRequest and "temperature" in facts.message:
         error.hint = "temperature: the API takes 0.0 to 1.5 (this client lets up to 2.0 pass)."
     if status == 404 and facts.message == "Not Found":
