@@ -17,6 +17,7 @@ from loom.core.errors import (
     MalformedReply,
     RateLimited,
     ServiceUnavailable,
+    StreamStalled,
     StreamTruncated,
     TimedOut,
     TLSFailed,
@@ -53,8 +54,9 @@ def test_how_often_each_failure_is_sent(error: LoomError, requests: int) -> None
 
 
 def test_a_silent_route_and_a_broken_reply_have_a_limit_of_their_own() -> None:
-    """One more at most, whatever else is allowed (fault matrix, rows 8 and 12)."""
+    """One more at most, whatever else is allowed (fault matrix, rows 8, 12 and 14)."""
     assert ("silent", 2) == DEFAULT.kind_limit(TimedOut("late", phase="first_byte"))
+    assert ("silent", 2) == DEFAULT.kind_limit(StreamStalled("nothing came"))
     assert ("malformed", 2) == DEFAULT.kind_limit(MalformedReply("html"))
     assert DEFAULT.kind_limit(ServiceUnavailable("503")) is None
 

@@ -253,7 +253,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         Returns:
             The kind and how many requests may end so; None for other failures.
         """
-        if error.code == "timeout" and error.phase in ("first_byte", "idle"):
+        # Fault matrix, rows 8, 10 and 14: headers without an answer behind them are silence too.
+        silent = error.code == "timeout" and error.phase in ("first_byte", "idle")
+        if silent or error.code == "stream_stalled":
             return "silent", self.silent_attempts
         if error.code == "malformed_reply":
             return "malformed", self.malformed_attempts
