@@ -18,7 +18,7 @@ from loom.core.errors import (
     TimedOut,
     Unreachable,
 )
-from loom.core.events import Completed, Sending, TextDelta
+from loom.core.events import Completed, Finished, Sending, TextDelta, UsageReported
 from loom.core.messages import Message
 from loom.core.request import ChatRequest, Sampling, Timeouts
 from loom.core.secret import Secret
@@ -251,7 +251,8 @@ async def test_cancelled_anywhere_nothing_leaks(request_: ChatRequest) -> None:
         (Unreachable("refused", phase="connect"), "unreachable", "released", True),
         (Unreachable("reset", phase="reset", uncertain=True), "unreachable", "unknown", True),
         (TimedOut("late", phase="first_byte", uncertain=True), "timeout", "unknown", True),
-        (MalformedReply("not HTTP", uncertain=True), "malformed_reply", "released", True),
+        (MalformedReply("not HTTP"), "malformed_reply", "released", True),
+        (MalformedReply("too long", uncertain=True), "malformed_reply", "unknown", True),
         (FakeReply.sse(TEXT, Unreachable("reset")), "stream_truncated", "estimated", False),
         (FakeReply.sse(TEXT), "stream_truncated", "estimated", False),
         (FakeReply.sse(Unreachable("reset")), "stream_truncated", "unknown", True),
@@ -272,6 +273,44 @@ async def test_a_failure_says_what_it_may_have_cost(
     assert (charge in ("unknown", "estimated")) == error.uncertain
     assert (retryable, "mistral", "m") == (error.retryable, attempt.provider, attempt.model)
     assert "https://x" == attempt.origin
+
+
+async def test_what_came_before_the_framing_broke_is_kept() -> None:
+    """The transport's own error has what was read so far (fault matrix, row 11)."""
+    provider, _ = wired(FakeReply.sse(TEXT, MalformedReply("not HTTP")))
+    with pytest.raises(MalformedReply) as caught:
+        await events_of(provider)
+    assert caught.value.partial is not None
+    assert "Hi" == caught.value.partial.text
+
+
+async def test_a_reply_that_breaks_late_counts_every_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request that a stale socket lost was sent twice, whatever befell its reply."""
+    monkeypatch.setattr(HttpReply, "attempts", 2)
+    provider, _ = wired(FakeReply.of(b"not JSON"))
+    with pytest.raises(MalformedReply) as caught:
+        await events_of(provider, ASK)
+    timeline = caught.value.timeline
+    assert timeline is not None
+    assert (2, 2) == (caught.value.attempts, timeline.sends)
+
+
+async def test_the_other_kind_of_answer_is_read_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """JSON for a stream gives the stream's events, a stream for JSON its answer (row 31)."""
+    provider, _ = wired(FakeReply.of(WHOLE), FakeReply.of(WHOLE))
+    first, second = await events_of(provider), await events_of(provider)
+    assert first[1:-1] == second[1:-1]
+    assert [TextDelta, Finished, UsageReported] == [type(event) for event in first[1:-1]]
+    told = "https://x answers with JSON where a stream was asked for"
+    assert [told] == [record.getMessage() for record in caplog.records]
+
+    other, _ = wired(FakeReply.sse(b": a comment\n\n", TEXT, LAST, DONE))
+    assert "Hi" == (await other.chat(ASK)).content
+    assert "https://x answers with a stream where JSON was asked for" == caplog.messages[-1]
 
 
 async def test_an_answer_says_when_it_was_sent() -> None:

@@ -366,3 +366,29 @@ def test_a_message_goes_back_as_history() -> None:
     """`response.message` can be appended to the history as it is."""
     response = plain({"content": "a"})
     assert Message.assistant("a") == response.message
+
+
+def test_a_second_call_with_the_same_id_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says that it was given another id, once and not with each look (row 42)."""
+    one, other = (call(i, "same00000", "f", "{}") for i in (0, 1))
+    decoder, _ = read(chunk(one), chunk(other, "tool_calls", USAGE))
+    decoder.partial()
+    first, second = decoder.finish().tool_calls
+    assert "same00000" == first.id != second.id
+    assert 1 == len(caplog.records)
+    assert "'same00000'" in caplog.messages[0]
+
+
+def test_a_new_finish_reason_is_known_to_be_new() -> None:
+    """It is kept as it came, and `finish_reason_known` is False (row 45)."""
+    new, _ = read(chunk({"content": "x"}, "paused", USAGE))
+    old, _ = read(chunk({"content": "x"}, "length", USAGE))
+    assert ("paused", False) == (new.finish().finish_reason, new.finish().finish_reason_known)
+    assert ("length", True) == (old.finish().finish_reason, old.finish().finish_reason_known)
+
+
+@pytest.mark.parametrize("status", [101, 204, 205])
+def test_a_status_that_is_no_answer_is_not_asked_for_again(status: int) -> None:
+    """The same would come the next time (row 41)."""
+    error = DIALECT.decode_error(status, {}, b"")
+    assert (MalformedReply, False) == (type(error), error.retryable)

@@ -17,6 +17,8 @@ __all__ = ["Choice", "FinishReason", "LLMResponse", "Partial", "RateLimitState",
 FinishReason: TypeAlias = str
 """`stop`, `length`, `tool_calls`, `model_length`, `error`; an unknown word is kept as it came."""
 
+_KNOWN_REASONS = frozenset({"error", "length", "model_length", "stop", "tool_calls"})
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -88,6 +90,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     finish_reason: FinishReason | None = None
 
+    @property
+    def finish_reason_known(self) -> bool:
+        """Whether the reason is one that this version knows; True when it did not say."""
+        # Fault matrix, row 45.
+        return self.finish_reason is None or self.finish_reason in _KNOWN_REASONS
+
 
 class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -153,6 +161,11 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     def finish_reason(self) -> FinishReason | None:
         """Why the first answer ended."""
         return self.choices[0].finish_reason
+
+    @property
+    def finish_reason_known(self) -> bool:
+        """Whether that is a reason that this version knows."""
+        return self.choices[0].finish_reason_known
 
 
 class Partial(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ it travels the transport's.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -33,11 +34,14 @@ from loom.core.version import VERSION
 from loom.providers.curl import redacted_curl
 from loom.providers.key import Key
 from loom.providers.trip import Trip
+from loom.providers.whole import events_of
 from loom.transport.contract import HttpReply, HttpRequest, Transport
 from loom.wire.dialect import ChatDecoder, Dialect
 from loom.wire.encoded import EncodedRequest
 
 __all__ = ["Endpoint", "WiredProvider"]
+
+_log = logging.getLogger("loom.provider")
 
 # How long to wait for usage after the last finish reason.
 #
@@ -96,6 +100,7 @@ class WiredProvider(LLMProvider):
         self._dialect = dialect
         self._transport = transport
         self._clock = clock
+        self._minded = False
 
     @property
     def name(self) -> str:
@@ -150,11 +155,28 @@ class WiredProvider(LLMProvider):
                 else:
                     body = await reply.read()
                     _check_body(reply, body)
+                    self._mind(reply, request)
                     response = self._dialect.decode_response(body, reply.headers)
+                    if request.stream:
+                        trip.answered = True
+                        for event in events_of(response):
+                            yield event
         except LoomError as error:
             await self._failed(error, request, outgoing, trip)
             raise
         yield Completed(self._told(response, request, encoded, trip))
+
+    def _mind(self, reply: HttpReply, request: ChatRequest) -> None:
+        """Warn once of a vendor that answers in the other way than it was asked to."""
+        # Fault matrix, row 31.
+        streamed = "event-stream" in reply.headers.get("content-type", "")
+        if request.stream is streamed or self._minded:
+            return
+        self._minded = True
+        came, asked = ("JSON", "a stream") if request.stream else ("a stream", "JSON")
+        _log.warning(
+            "%s answers with %s where %s was asked for", self._endpoint.origin, came, asked
+        )
 
     def _decoder(self, reply: HttpReply, request: ChatRequest) -> ChatDecoder:
         decoder = self._dialect.decoder(reply.headers, request.sampling.n or 1)
@@ -208,6 +230,11 @@ class WiredProvider(LLMProvider):
                 raise
             if not decoder.finished:
                 raise _broken(error, decoder) from None
+        except LoomError as error:
+            # Fault matrix, row 11: the transport does not know what came before the framing broke.
+            error.partial = error.partial or decoder.partial()
+            if not decoder.finished:
+                raise
 
     async def _failed(
         self, error: LoomError, request: ChatRequest, outgoing: HttpRequest, trip: Trip

@@ -111,6 +111,12 @@ class Answer:
         self._slots.append(_Slot(call_id, name, index, (arguments,)))
         return len(self._slots) - 1
 
+    @property
+    def twins(self) -> list[str]:
+        """Ids that more than one call has, each once for every further call."""
+        ids = [slot.id for slot in self._slots if slot.id]
+        return [call_id for place, call_id in enumerate(ids) if call_id in ids[:place]]
+
     def choice(self, answer_id: str) -> Choice:
         """
         The answer as it stands.
@@ -128,6 +134,7 @@ class Answer:
         seen: set[str] = set()
         for place, slot in enumerate(self._slots):
             call_id = slot.id
+            # Fault matrix, row 42: a tool runs once for each call, never twice for an id.
             if not call_id or call_id in seen:
                 call_id = hashed_id(f"{answer_id}/{self.index}/{place}")
             seen.add(call_id)

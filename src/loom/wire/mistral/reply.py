@@ -9,6 +9,7 @@ a field that is not needed.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -91,6 +92,8 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_later = msgspec.json.Decoder(_LaterChunk).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
 
+_log = logging.getLogger("loom.wire")
+
 T = TypeVar("T")
 
 _BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
@@ -111,7 +114,8 @@ def decode_chat_response(body: bytes, headers: Mapping[str, str]) -> LLMResponse
         MalformedReply: If it is not an answer.
         LoomError: If it is an error body in spite of status 200.
     """
-    if body.lstrip()[:5] == b"data:":
+    # Fault matrix, row 31.
+    if body.lstrip()[:5] == b"data:" or "event-stream" in headers.get("content-type", ""):
         decoder = MistralDecoder(headers)
         decoder.feed(body)
         return decoder.finish()
@@ -128,6 +132,7 @@ def decode_chat_response(body: bytes, headers: Mapping[str, str]) -> LLMResponse
         answer = Answer(choice.index)
         _take(answer, choice.message, [])
         answer.finish_reason = choice.finish_reason
+        _warn_of_twins(answer)
         choices.append(answer.choice(whole.id))
     return LLMResponse(
         choices=tuple(choices),
@@ -227,6 +232,8 @@ class MistralDecoder:
                 request_id=request_id(self._headers),
             )
         answers = sorted(self._answers.values(), key=lambda answer: answer.index)
+        for answer in answers:
+            _warn_of_twins(answer)
         return LLMResponse(
             choices=tuple(answer.choice(self._id) for answer in answers),
             usage=self._usage or Usage(estimated=True),
@@ -315,6 +322,12 @@ class MistralDecoder:
         answer.finish_reason = reason
         events.append(Finished(reason, answer.index))
         self.finished = self._ended >= self._expected
+
+
+def _warn_of_twins(answer: Answer) -> None:
+    for call_id in answer.twins:
+        # The vendor chose it: no more of it is shown than an id has.
+        _log.warning("two tool calls have the id %.40r: the second was given another", call_id)
 
 
 def _index(choice: _WholeChoice) -> int:
