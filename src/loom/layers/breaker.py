@@ -149,6 +149,9 @@ class Breaker:
         _tell(key, before, state)
 
     def _pass(self, key: BreakerKey, now_s: float, *, leaving: bool) -> BreakerState:
+        state = self._states.get(key, _CLOSED)
+        if state.state == "closed":
+            return state  # neither time nor a call that leaves changes it: no lock
         with self._lock:
             before = self._states.get(key, _CLOSED)
             state = before.at(now_s)
@@ -230,6 +233,8 @@ class Breaking(Layer):
 
 class _Watch:
     """One call, as the breaker sees it; its end is told once."""
+
+    __slots__ = ("_breaker", "_clock", "_epoch", "_key", "_sent_s", "heard")
 
     def __init__(self, breaker: Breaker, key: BreakerKey, clock: Clock) -> None:
         self.heard = False

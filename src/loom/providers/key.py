@@ -19,17 +19,13 @@ class Key:
 
     Attributes:
         secret: The key that holds now.
+        bearer: As it is sent.
+        fingerprint: Tells two keys apart and gives neither away.
     """
 
     def __init__(self, secret: Secret, find: Callable[[], Secret] | None = None) -> None:
-        self.secret = secret
-        self.bearer = _bearer(secret)
         self._find = find
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells two keys apart and gives neither away."""
-        return self.secret.fingerprint
+        self._hold(secret)
 
     async def renew(self, refused: Secret) -> bool:
         """
@@ -53,9 +49,11 @@ class Key:
         found = await to_thread(self._find)
         if found == refused:
             return False
-        self.secret, self.bearer = found, _bearer(found)
+        self._hold(found)
         return True
 
-
-def _bearer(secret: Secret) -> Secret:
-    return Secret(f"Bearer {secret.reveal()}")
+    def _hold(self, secret: Secret) -> None:
+        # Every call asks for all three.
+        self.secret = secret
+        self.bearer = Secret(f"Bearer {secret.reveal()}")
+        self.fingerprint = secret.fingerprint
