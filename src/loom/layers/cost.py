@@ -61,6 +61,6 @@ class Costing(Layer):
     def _priced(self, response: LLMResponse) -> LLMResponse:
         on = self._as_of or self._clock.now().date()
         # With routes to fall back on, another provider may have answered.
-        provider = response.metadata.get("provider", self.name)
+        provider = response.metadata.get("provider") or self.name
         card = self._catalog.find(response.model, on, provider=provider)
         return msgspec.structs.replace(response, usage=price_usage(response.usage, card))

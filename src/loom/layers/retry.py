@@ -132,6 +132,8 @@ class Retrying(Layer):
 class _Story:
     """What happened in a call so far."""
 
+    __slots__ = ("_kinds", "_past", "_sent", "attempts", "retries", "sends")
+
     def __init__(self) -> None:
         self.attempts = 0
         self.sends = 0

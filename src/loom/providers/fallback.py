@@ -165,6 +165,8 @@ class FallingBack(LLMProvider):
 class _Story:
     """What happened on the routes so far."""
 
+    __slots__ = ("_errors", "_past", "_routes", "answered", "sends")
+
     def __init__(self) -> None:
         self.answered = False
         self.sends = 0
