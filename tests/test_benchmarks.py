@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,19 @@ def test_the_benchmark_shows_what_faults_do(repository: Path) -> None:
     assert "| MalformedReply, " in done.stdout
     assert "| 3 of 3; " in done.stdout
     assert "| loom, `breaker=Breaker()` | 50 | 50 | 1.00 |" in done.stdout
+
+
+def test_the_benchmark_leaves_calls_and_nothing_is_held(repository: Path, tmp_path: Path) -> None:
+    """Five hundred calls left at random moments: no socket, task, permit, probe or token."""
+    script, out = repository / "benchmarks" / "cancellations.py", tmp_path / "out.json"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--count", "500", "--seed", "1", "--out", str(out)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    found = json.loads(out.read_text())
+    assert found["left"] >= 500
+    assert set() == {name for name, number in found["held"].items() if number}
+    assert {"cancel", "cancel twice", "timeout", "break", "raise", "drop"} == set(found["ways"])
