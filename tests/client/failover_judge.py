@@ -69,7 +69,7 @@ LAWS: dict[str, Law] = {
     "FB01": Law(
         answers="primary", requests=2, alone=2, code="rate_limit_exceeded", asked_s=2.0, once=True
     ),
-    "FB02": Law(requests=5, alone=5, code="rate_limit_exceeded", base_s=1.0),
+    "FB02": Law(requests=3, alone=5, code="rate_limit_exceeded", base_s=1.0),
     "FB03": Law(answers="primary", requests=2, alone=2, code="service_unavailable", once=True),
     "FB04": _DOWN,
     "FB05": Law(

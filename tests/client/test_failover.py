@@ -102,8 +102,8 @@ def requests(one: Played) -> str:
 
 
 async def test_backing_off_has_jitter() -> None:
-    """FB02: each wait is drawn from a limit that doubles; five requests in all."""
-    got = (await played("FB02", "default", "chat")).calls[0]
+    """FB02 alone: each wait is drawn from a limit that doubles; five requests in all."""
+    got = (await played("FB02", "alone", "chat")).calls[0]
     times = [entry.at for entry in got.primary]
     gaps = [(two - one).total_seconds() for one, two in pairwise(times)]
     wanted = [draw * 2.0**number for number, draw in enumerate(DRAWS[:4])]
