@@ -86,7 +86,6 @@ SOME = Partial(text="some")
         (InvalidRequest("422", timeline=came(422)), "36"),
         (CircuitOpen("open", attempts=0), "63"),
     ],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_an_error_names_its_row(error: LoomError, row: str) -> None:
     """`explain()` tells what happens then, and what the row says is to be done."""
