@@ -151,6 +151,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
     A request for one answer (or `sampling.n` of them).
 
+    Its `repr` shows sizes and no text: logs and error reports print the locals of frames.
+
     Attributes:
         model: The model's id or alias.
         messages: The conversation, oldest first.
@@ -199,6 +201,22 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     attribution: Attribution = Attribution()
     deadline_s: float | None = None
     extra: Mapping[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Model and sizes; never what is asked."""
+        return (
+            f"ChatRequest(model={self.model!r}, messages={len(self.messages)},"
+            f" tools={len(self.tools)}, stream={self.stream!r})"
+        )
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The same for rich, whose tracebacks show locals."""
+        return [
+            ("model", self.model),
+            ("messages", len(self.messages)),
+            ("tools", len(self.tools)),
+            ("stream", self.stream),
+        ]
 
     def begun(self, now_s: float) -> ChatRequest:
         """

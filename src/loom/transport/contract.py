@@ -53,6 +53,14 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     stream: bool = False
 
+    def __repr__(self) -> str:
+        """Where it goes and its size; never what is sent."""
+        return f"HttpRequest({self.method} {self.url}, body={len(self.body)} bytes)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The same for rich, whose tracebacks show locals."""
+        return [("method", self.method), ("url", self.url), ("body", f"{len(self.body)} bytes")]
+
 
 class HttpReply(Protocol):
     """A reply whose headers have arrived."""

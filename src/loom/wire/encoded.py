@@ -23,6 +23,14 @@ class EncodedRequest(msgspec.Struct, frozen=True, kw_only=True):
     repairs: tuple[str, ...] = ()
     tool_ids: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Sizes; never what is sent."""
+        return f"EncodedRequest(body={len(self.body)} bytes, repairs={len(self.repairs)})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The same for rich, whose tracebacks show locals."""
+        return [("body", f"{len(self.body)} bytes"), ("repairs", len(self.repairs))]
+
 
 class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
     """An error as a server answers it."""
