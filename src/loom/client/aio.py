@@ -17,6 +17,7 @@ import msgspec
 
 from loom.catalog.dates import parse_as_of
 from loom.client import planning
+from loom.client.discreet import discreet, discreet_async
 from loom.client.options import (
     Defaults,
     Messages,
@@ -93,6 +94,7 @@ class AsyncMistral:
         ConfigInvalid: If an address or a settings file is not as it must be.
     """
 
+    @discreet
     def __init__(
         self,
         api_key: str | Secret | Callable[[], str | Secret] | None = None,
@@ -173,6 +175,7 @@ class AsyncMistral:
         """The model when a call names none."""
         return self._defaults.model
 
+    @discreet_async
     async def chat(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> LLMResponse:
@@ -201,6 +204,7 @@ class AsyncMistral:
         output = options.get("output")
         return response if output is None else parsed_response(response, output)
 
+    @discreet
     def stream(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> AsyncStream:
@@ -224,6 +228,7 @@ class AsyncMistral:
         request = msgspec.structs.replace(request, stream=True)
         return AsyncStream(self._assembled.provider.stream(request), options.get("output"))
 
+    @discreet_async
     async def count(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> TokenCount:
@@ -245,6 +250,7 @@ class AsyncMistral:
         request = self._request(messages, tools, options)
         return await planning.count(self._assembled, request, self._day())
 
+    @discreet_async
     async def quote(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> Quote:
@@ -266,6 +272,7 @@ class AsyncMistral:
         """
         return (await self.plan(messages, tools, **options)).quote
 
+    @discreet_async
     async def plan(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> Plan:
@@ -300,6 +307,7 @@ class AsyncMistral:
         """
         return await self.chat("Say hello", max_tokens=16)
 
+    @discreet
     def with_options(self, **changes: Any) -> Self:
         """
         The same client with other defaults; connections are shared.

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from loom.client.aio import AsyncMistral
+from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.options import Messages
 from loom.client.reader import Reader
@@ -77,6 +78,7 @@ class Mistral:
         ConfigInvalid: If an address or a settings file is not as it must be.
     """
 
+    @discreet
     def __init__(
         self,
         api_key: str | Secret | Callable[[], str | Secret] | None = None,
@@ -142,6 +144,7 @@ class Mistral:
         """The model when a call names none."""
         return self._async.model
 
+    @discreet
     def chat(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> LLMResponse:
@@ -168,6 +171,7 @@ class Mistral:
         """
         return self._lease.portal().call(lambda: self._async.chat(messages, tools, **options))
 
+    @discreet
     def stream(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> Stream:
@@ -189,6 +193,7 @@ class Mistral:
         """
         return Stream(self._lease, self._async.stream(messages, tools, **options), owner=self)
 
+    @discreet
     def count(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> TokenCount:
@@ -209,6 +214,7 @@ class Mistral:
         """
         return self._lease.portal().call(lambda: self._async.count(messages, tools, **options))
 
+    @discreet
     def quote(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> Quote:
@@ -230,6 +236,7 @@ class Mistral:
         """
         return self._lease.portal().call(lambda: self._async.quote(messages, tools, **options))
 
+    @discreet
     def plan(
         self, messages: Messages, tools: Iterable[ToolLike] | None = None, **options: Any
     ) -> Plan:
@@ -263,6 +270,7 @@ class Mistral:
         """
         return self._lease.portal().call(self._async.ping)
 
+    @discreet
     def with_options(self, **changes: Any) -> Self:
         """
         The same client with other defaults; connections are shared.
@@ -347,6 +355,7 @@ class Stream(Reader[StreamEvent]):
         """
         return self._texts()
 
+    @discreet
     def final(self) -> LLMResponse:
         """
         Read to the end.
@@ -364,13 +373,17 @@ class Stream(Reader[StreamEvent]):
 
     def _texts(self) -> Iterator[str]:
         given = False
-        for event in self:
-            if type(event) is TextDelta and event.choice == 0:
-                given = True
-                yield event.text
-            elif given and type(event) is Restarted:
-                self.close()
-                raise begun_anew(event)
+        event: StreamEvent | None = None
+        try:
+            for event in self:
+                if type(event) is TextDelta and event.choice == 0:
+                    given = True
+                    yield event.text
+                elif given and type(event) is Restarted:
+                    self.close()
+                    raise begun_anew(event)
+        finally:
+            event = None  # an error shows this frame's locals
 
     async def _final(self) -> LLMResponse:
         # Closed first: a stream that was closed before it began must not begin now.

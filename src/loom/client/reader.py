@@ -11,6 +11,7 @@ from queue import Empty
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from loom.client.discreet import forget
 from loom.client.refusals import CLOSED_WHILE_READING, FORKED
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Reader(Generic[T]):
         error, pump.error = pump.error, None
         if error is None:
             raise StopIteration
+        forget(error)
         try:
             raise error
         finally:

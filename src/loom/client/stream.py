@@ -8,6 +8,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
+from loom.client.discreet import discreet_async, forget
 from loom.client.output import parsed_response
 from loom.core.errors import StreamTruncated
 from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
@@ -58,6 +59,7 @@ class AsyncStream:
         """
         return self._texts()
 
+    @discreet_async
     async def final(self) -> LLMResponse:
         """
         Read to the end.
@@ -107,13 +109,17 @@ class AsyncStream:
 
     async def _texts(self) -> AsyncGenerator[str, None]:
         given = False
-        async with aclosing(self):
-            async for event in self._events:
-                if type(event) is TextDelta and event.choice == 0:
-                    given = True
-                    yield event.text
-                elif given and type(event) is Restarted:
-                    raise begun_anew(event)
+        event: StreamEvent | None = None
+        try:
+            async with aclosing(self):
+                async for event in self._events:
+                    if type(event) is TextDelta and event.choice == 0:
+                        given = True
+                        yield event.text
+                    elif given and type(event) is Restarted:
+                        raise begun_anew(event)
+        finally:
+            event = None  # an error shows this frame's locals
 
 
 def begun_anew(event: Restarted) -> StreamTruncated:
@@ -150,6 +156,7 @@ async def _watched(
     events: AsyncGenerator[StreamEvent, None], state: _StreamState, output: Any
 ) -> AsyncGenerator[StreamEvent, None]:
     state.begun = True
+    event: StreamEvent | None = None
     try:
         async with aclosing(events):
             async for event in events:
@@ -164,6 +171,8 @@ async def _watched(
         state.response = response
         state.ended = True
         yield Completed(response)
-    except BaseException:
+    except BaseException as error:
         state.ended = True
+        event = None  # an error shows this frame's locals
+        forget(error)
         raise
