@@ -19,7 +19,7 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -194,13 +194,7 @@ async def _serve(seed: int) -> None:
 
 def main() -> None:
     """Serve until standard input ends."""
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with suppress(ImportError):
-        import uvloop  # noqa: PLC0415  optional: it only makes the server cheaper
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(int(sys.argv[1])))
+    asyncio.run(_serve(int(sys.argv[1])))
 
 
 if __name__ == "__main__":
