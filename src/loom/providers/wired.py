@@ -101,6 +101,11 @@ class WiredProvider(LLMProvider):
         self._transport = transport
         self._clock = clock
         self._minded = False
+        self._origin = endpoint.origin
+        # What is the same in every request; the key may change.
+        common = {"content-type": "application/json", "user-agent": f"looms/{VERSION}"}
+        self._plain = {"accept": "application/json", **common, **endpoint.headers}
+        self._streamed = {"accept": "text/event-stream", **common, **endpoint.headers}
 
     @property
     def name(self) -> str:
@@ -133,7 +138,7 @@ class WiredProvider(LLMProvider):
         encoded = self._dialect.encode_request(request)
         sent_s = self._clock.monotonic_s()
         request = request.begun(sent_s)
-        trip = Trip(self.name, self._endpoint.origin, request, sent_s)
+        trip = Trip(self._endpoint.name, self._origin, request, sent_s)
         yield Sending()
         outgoing = self._http(request, encoded)
         try:
@@ -174,9 +179,7 @@ class WiredProvider(LLMProvider):
             return
         self._minded = True
         came, asked = ("JSON", "a stream") if request.stream else ("a stream", "JSON")
-        _log.warning(
-            "%s answers with %s where %s was asked for", self._endpoint.origin, came, asked
-        )
+        _log.warning("%s answers with %s where %s was asked for", self._origin, came, asked)
 
     def _decoder(self, reply: HttpReply, request: ChatRequest) -> ChatDecoder:
         decoder = self._dialect.decoder(reply.headers, request.sampling.n or 1)
@@ -186,12 +189,7 @@ class WiredProvider(LLMProvider):
     def _http(self, request: ChatRequest, encoded: EncodedRequest) -> HttpRequest:
         from asyncio import get_running_loop  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
 
-        headers: dict[str, str | Secret] = {
-            "accept": "text/event-stream" if request.stream else "application/json",
-            "content-type": "application/json",
-            "user-agent": f"looms/{VERSION}",
-            **self._endpoint.headers,
-        }
+        headers = (self._streamed if request.stream else self._plain).copy()
         if self._endpoint.key is not None:
             headers["authorization"] = self._endpoint.key.bearer
         deadline_s = request.deadline_s
