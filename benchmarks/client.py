@@ -50,9 +50,11 @@ IMPORTS = {
 }
 IMPORT_PROBE = """
 {statement}
-import json, resource, time
+import json, time
 cpu_ms = time.process_time() * 1e3
-print(json.dumps([cpu_ms, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+# Not `ru_maxrss`: a process inherits that of the one that started it.
+peak = open("/proc/self/status").read().partition("VmHWM:")[2]
+print(json.dumps([cpu_ms, int(peak.split()[0]) / 1024]))
 """
 
 VERSION_PROBE = (
