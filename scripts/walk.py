@@ -40,12 +40,16 @@ ROAD = (
     "core/provider.py",
     "layers/cost.py",
     "layers/window.py",
+    "layers/retry.py",
     "providers/wired.py",
     "wire/mistral/dialect.py",
     "transport/exchange.py",
     "transport/http.py",
 )
-LONGEST_ROAD = 10
+# Ten in the design, and one for the layer that tries again.
+LONGEST_ROAD = 11
+# Stands on the stack too, and has to do with errors alone.
+ASIDE = {"client/discreet.py"}
 
 ANSWER = {
     "id": "0af1b2c3d4e5f60718293a4b5c6d7e8f",
@@ -245,7 +249,7 @@ def walk() -> Walk:
 def table(notes: Walk) -> str:
     """Lay the walk out, and check that the road is the road."""
     met = {step.place.partition(":")[0] for step in notes.steps}
-    strays = notes.on_the_way - set(ROAD)
+    strays = notes.on_the_way - set(ROAD) - ASIDE
     if strays or set(ROAD) - met or len(ROAD) > LONGEST_ROAD:
         raise SystemExit(f"ROAD is wrong: add {sorted(strays)}, drop {sorted(set(ROAD) - met)}")
     rows = ["| | where | what | thread | held | event |", "|---|---|---|---|---|---|"]
