@@ -142,6 +142,7 @@ class FaultRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         same: Whether the answer is that which comes without the fault.
         when: How errors of the row are known.
         cases: How it is caused.
+        part: The heading that begins with it; empty: it goes on.
     """
 
     id: str
@@ -160,6 +161,7 @@ class FaultRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     same: bool = False
     when: tuple[FaultSigns, ...] = ()
     cases: tuple[FaultCase, ...] = msgspec.field(name="case", default=())
+    part: str = ""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
