@@ -16,7 +16,7 @@ import pytest
 from tests.client.loopback import answer, chunks
 from tests.transport.hostile import STREAM_HEAD, Peer, serve_in_thread
 
-from loom import AsyncMistral, LLMResponse, RetryPolicy, Unreachable
+from loom import AsyncMistral, LLMResponse, Restarted, RetryPolicy, TextDelta, Unreachable
 from loom.core.provider import LLMProvider
 from loom.layers.breaker import Breaker
 from loom.layers.breaker_state import BreakerState
@@ -90,6 +90,15 @@ class Caller:
             events = [event async for event in stream]
         self.check(events[-1].response)  # type: ignore[union-attr]  # a stream ends so
 
+    async def part(self) -> None:
+        """Leave at the first piece of the second route's answer."""
+        async with self.client.stream(self.begin()) as stream:
+            anew = False
+            async for event in stream:
+                anew = anew or isinstance(event, Restarted)
+                if anew and isinstance(event, TextDelta):
+                    break
+
     def check(self, response: LLMResponse) -> None:
         assert (TEXT, FALLBACK) == (response.content, response.model)
         self.answered = True
@@ -156,7 +165,7 @@ class Vendor:
                 await peer.send(b"0\r\n\r\n")
 
 
-HOW = pytest.mark.parametrize("how", [Caller.chat, Caller.final, Caller.events])
+HOW = pytest.mark.parametrize("how", [Caller.chat, Caller.final, Caller.events, Caller.part])
 TWICE = pytest.mark.parametrize("twice", [False, True])
 LATE = pytest.mark.parametrize("late", [False, True])
 
