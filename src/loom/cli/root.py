@@ -22,7 +22,7 @@ from loom.core.version import VERSION
 
 __all__ = ["COMMANDS", "EXIT_CODES", "looms", "run"]
 
-COMMANDS = ("chat", "count", "demo", "models", "ping", "quote", "sim")
+COMMANDS = ("chat", "count", "demo", "fault-matrix", "models", "ping", "quote", "sim")
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -51,7 +51,8 @@ class _Commands(click.RichGroup):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"loom.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"loom.cli.{name}"), name)
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(
