@@ -28,8 +28,9 @@ fmt:
 lock:
     ./scripts/lock
 
-# Remake the walk of one call, the breaker's diagram and the picture in README
+# Remake the walk of one call, the breaker's diagram, the fault matrix and the picture in README
 generated:
     uv run python scripts/walk.py
     uv run python scripts/diagram.py
+    uv run python scripts/what_happens.py
     uv run python scripts/screenshot.py
