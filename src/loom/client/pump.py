@@ -16,7 +16,7 @@ __all__ = ["AHEAD_LOW", "AHEAD_MAX", "Pump"]
 T = TypeVar("T")
 
 # How far a stream runs ahead of its reader, in events. A short event weighs some 200 bytes, so this
-# is 100 kB; with a reader slower than this the socket waits.
+# is 100 kB; with a reader slower than this the socket waits (fault matrix, row 62).
 AHEAD_MAX = 512
 AHEAD_LOW = 128
 

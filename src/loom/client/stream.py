@@ -97,6 +97,7 @@ class AsyncStream:
 
     def __del__(self) -> None:
         """Warn of a stream that nobody closed; the generator's own finalizer closes it."""
+        # Fault matrix, row 54.
         state: _StreamState | None = getattr(self, "_state", None)
         if state is not None and state.begun and not state.ended:
             warnings.warn(

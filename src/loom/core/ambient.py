@@ -25,7 +25,7 @@ class Clock(Protocol):
 
     @abstractmethod
     def monotonic_s(self) -> float:
-        """Seconds that only grow; for durations and deadlines."""
+        """Seconds that only grow; for durations and deadlines (fault matrix, row 57)."""
 
     @abstractmethod
     async def sleep(self, seconds: float) -> None:

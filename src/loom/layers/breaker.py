@@ -103,6 +103,8 @@ class Breaker:
         """
         Refuse a call that could not leave now, before it queues for anything.
 
+        Fault matrix, row 63: no socket is opened.
+
         Args:
             key: Who is asked.
             now_s: Seconds of a monotonic clock.
@@ -227,7 +229,8 @@ class Breaking(Layer):
             watch.end("failure" if error.counts_for_breaker else "ignored")
             raise
         finally:
-            # Cancelled, or left early: a probe that told nothing makes room for another.
+            # Cancelled, or left early: a probe that told nothing makes room for another (fault
+            # matrix, row 64).
             watch.end("ignored")
 
 

@@ -62,5 +62,6 @@ class Costing(Layer):
         on = self._as_of or self._clock.now().date()
         # With routes to fall back on, another provider may have answered.
         provider = response.metadata.get("provider") or self.name
+        # Fault matrix, rows 50 and 65: the price of the model that answered, or none.
         card = self._catalog.find(response.model, on, provider=provider)
         return msgspec.structs.replace(response, usage=price_usage(response.usage, card))

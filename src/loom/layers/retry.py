@@ -97,6 +97,7 @@ class Retrying(Layer):
                 await self._clock.sleep(wait_s)
                 rested = True
             finally:
+                # Fault matrix, row 52.
                 if not rested:
                     self.tokens.give_back()
             story.waited(wait_s)
@@ -117,7 +118,8 @@ class Retrying(Layer):
             return None
         wait_s = self._policy.wait_s(story.attempts, error, self._dice.random())
         left_s = (request.deadline_s or 0.0) - self._clock.monotonic_s()
-        # A wait that ends after the deadline would only make the failure late.
+        # A wait that ends after the deadline would only make the failure late (fault matrix,
+        # rows 33e and 56).
         if wait_s is None or wait_s >= left_s:
             asked = "asked for" if error.retry_after_s is not None else "to come"
             error.add_note(f"not tried again: the wait {asked} is longer than may be waited")

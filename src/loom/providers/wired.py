@@ -314,6 +314,7 @@ class _Patience:
 
     def look(self, *, progress: bool) -> None:
         """Comments that keep the connection alive are bytes, not progress."""
+        # Fault matrix, row 25.
         now_s = self._clock.monotonic_s()
         if progress:
             self._first_s = None
@@ -351,6 +352,7 @@ def _check_body(reply: HttpReply, body: bytes) -> None:
 
 
 def _broken(error: TimedOut | Unreachable, decoder: ChatDecoder) -> LoomError:
+    # Fault matrix, rows 14 to 16.
     partial = decoder.partial()
     if error.phase == "total":
         error.partial = partial

@@ -115,7 +115,8 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
     ) -> None:
         """Give the socket back, or close it."""
         try:
-            # On the way out of an error nothing is awaited: a second cancellation would hit it.
+            # On the way out of an error nothing is awaited: a second cancellation would hit it
+            # (fault matrix, rows 53 to 55).
             if kind is None and self._ours():
                 await self._drain()
         finally:
@@ -220,7 +221,7 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
 
     def _stale(self, problem: Unreachable, watch: Watch) -> bool:
         # A socket that was kept and that the server closed meanwhile: it has read nothing, or
-        # it would have answered something first.
+        # it would have answered something first (fault matrix, rows 9 and 58).
         wire = self._wire
         return (
             problem.phase == "reset"
@@ -231,6 +232,7 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         )
 
     def _refused(self) -> LoomError | None:
+        # Fault matrix, row 28.
         if 300 <= self.status < 400:
             return UnexpectedRedirect(
                 f"{self._address.where} answered with status {self.status} and points to"

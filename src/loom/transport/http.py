@@ -75,6 +75,7 @@ class HttpTransport(Transport):
         ca_file: str | None = None,
         provider_name: str = "",
     ) -> None:
+        # Fault matrix, row 60.
         self._homes: dict[asyncio.AbstractEventLoop, Home] = {}
         self._pid = os.getpid()
         if max_connections < 1:
@@ -172,6 +173,7 @@ class HttpTransport(Transport):
         )
 
     def _after_fork(self) -> None:
+        # Fault matrix, row 59.
         for home in self._homes.values():
             home.pool.abandon()
             _PARENTS.append(home)

@@ -17,7 +17,7 @@ class Watch:
     A phase that ends in time costs one assignment: the timer is moved only when the new limit
     is nearer than the one it stands at, and looks at the limit again when it rings. It cancels
     no task: it tells the exchange, which breaks what is waited for, so that a time limit and a
-    cancellation by the caller cannot be taken for one another.
+    cancellation by the caller cannot be taken for one another (fault matrix, rows 56 and 62).
 
     Args:
         loop: The event loop, running.

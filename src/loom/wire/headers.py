@@ -65,7 +65,7 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
 
     `retry-after-ms` wins over `retry-after`; a date is measured from the reply's own `date`
     header, so that a wrong clock on this machine does not count. Several headers, negative
-    numbers and words are treated as none.
+    numbers and words are treated as none (fault matrix, rows 33, 33b, 33c, 33d and 33e).
 
     Args:
         headers: Names in lower case.

@@ -1,6 +1,8 @@
 """
 Server-sent events: bytes in, data fields out.
 
+Fault matrix, rows 20, 21 and 24.
+
 Source: WHATWG HTML, section 9.2.6 "Interpreting an event stream" (read 2026-11).
 Only `data` is kept: no vendor of ours gives `id` or `retry` a meaning.
 """

@@ -40,6 +40,7 @@ __all__ = ["decode_error_body", "decode_error_reply", "encode_error_reply"]
 # What is kept of a vendor's message. Source: reliability rule S10 of the project.
 _MAX_MESSAGE_CHARACTERS = 2048
 
+# Fault matrix, rows 35 to 40.
 _BY_STATUS: dict[int, type[LoomError]] = {
     401: InvalidAPIKey,
     402: InsufficientCredits,
@@ -151,12 +152,14 @@ def _class_of(status: int, facts: _Facts) -> type[LoomError]:  # noqa: PLR0911 -
     text = facts.message
     if facts.code == "1500" or facts.type == "invalid_model":
         return ModelNotFound
+    # Fault matrix, row 36b.
     if status in (400, 413, 422) and (
         facts.code in ("3059", "5059")
         or facts.type == "invalid_request_prompt_too_long"
         or _OVERFLOW.search(text)
     ):
         return ContextTooLong
+    # Fault matrix, row 34.
     if status == 429 and (
         facts.code == "3505"
         or facts.type == "service_tier_capacity_exceeded"
@@ -244,6 +247,7 @@ def _text_of_item(item: Any) -> str:
 
 
 def _text_of_page(body: bytes) -> str:
+    # Fault matrix, row 29.
     text = body[:65536].decode("utf-8", "replace")
     if "<" not in text[:200]:
         return _clean(text)

@@ -214,6 +214,7 @@ def decode_part(value: Any, where: str, *, lenient: bool = False) -> Part:
         )
     if known is None or spare:
         # Nothing is lost: a chunk of a newer API goes out again as it came in.
+        # Fault matrix, row 47.
         return RawPart(kind, rest)
     try:
         return _decode_known(kind, rest, where)

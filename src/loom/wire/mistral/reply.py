@@ -196,7 +196,8 @@ class MistralDecoder:
         """
         events: list[StreamEvent] = []
         if self.complete:
-            return events  # whatever follows the end is not ours to judge
+            # Fault matrix, rows 18 and 19: whatever follows the end is not ours to judge.
+            return events
         try:
             for payload in self._sse.feed(data):
                 if payload == b"[DONE]":
@@ -225,12 +226,14 @@ class MistralDecoder:
         """
         if self._error is not None:
             raise self._error
+        # Fault matrix, rows 16 and 17: a reason ends an answer, with the sentinel or without.
         if not self.finished or not self._answers:
             raise StreamTruncated(
                 "the stream ended before the answer was complete: no finish reason came",
                 partial=self.partial(),
                 request_id=request_id(self._headers),
             )
+        # Fault matrix, row 49.
         answers = sorted(self._answers.values(), key=lambda answer: answer.index)
         for answer in answers:
             _warn_of_twins(answer)
@@ -298,6 +301,7 @@ class MistralDecoder:
             raw = _lenient(payload, "an event of the stream", error)
             chunk = _convert(raw, _Chunk)
             usage = decode_usage(raw["usage"]) if raw.get("usage") is not None else None
+        # Fault matrix, rows 32 and 48.
         if not chunk.choices and usage is None:
             _raise_if_error(msgspec.json.decode(payload))
             return

@@ -56,7 +56,7 @@ def decode_usage(value: Any) -> Usage:
     Tokens as the vendor reported them.
 
     0 is a count; a missing, negative or absurd count is none, and the usage is marked as
-    estimated so that whoever knows the request can fill it in.
+    estimated so that whoever knows the request can fill it in (fault matrix, row 46).
 
     Args:
         value: The `usage` object as JSON values; anything else when there was none.
