@@ -18,11 +18,12 @@ from loom.core.ambient import SystemClock
 from loom.core.errors import ConfigInvalid
 from loom.core.faults import FaultCase, FaultRow, fault_matrix
 from loom.testing.matrix_answers import ANSWERS
-from loom.testing.matrix_bench import Bench, Scene, Sight
+from loom.testing.matrix_bench import Bench, Scene
 from loom.testing.matrix_leaving import LEAVING
 from loom.testing.matrix_line import LINE
 from loom.testing.matrix_places import PLACES
 from loom.testing.matrix_refusals import REFUSALS
+from loom.testing.matrix_sight import Sight
 from loom.testing.matrix_time import TIME
 
 __all__ = ["SCENES", "FaultResult", "check_row", "matrix_bench", "run_matrix"]

@@ -16,7 +16,8 @@ from loom.catalog.lookup import Catalog
 from loom.core.errors import ConfigInvalid, ContextTooLong
 from loom.core.messages import RawPart
 from loom.core.request import ToolSpec
-from loom.testing.matrix_bench import CANARY, Bench, Scene, Sight
+from loom.testing.matrix_bench import CANARY, Bench, Scene
+from loom.testing.matrix_sight import Sight
 
 __all__ = ["ANSWERS"]
 

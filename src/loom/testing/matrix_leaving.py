@@ -12,7 +12,8 @@ from loom.core.provider import Layer, LLMProvider
 from loom.layers.retry import Retrying
 from loom.server.hostile import STREAM_HEAD, HostilePeer, HostileServer
 from loom.testing.clock import FakeClock
-from loom.testing.matrix_bench import Bench, HastyClock, Line, Scene, Sight, cancelled
+from loom.testing.matrix_bench import Bench, Line, Scene
+from loom.testing.matrix_sight import HastyClock, Sight, cancelled
 from loom.testing.turns import turn
 
 __all__ = ["LEAVING"]

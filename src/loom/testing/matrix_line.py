@@ -17,7 +17,8 @@ from loom.server.hostile import (
     talk,
     untrusted_tls,
 )
-from loom.testing.matrix_bench import Bench, Scene, Sight, nothing
+from loom.testing.matrix_bench import Bench, Scene
+from loom.testing.matrix_sight import Sight, nothing
 
 __all__ = ["LINE"]
 

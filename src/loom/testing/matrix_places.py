@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from loom.testing.matrix_bench import CANARY, MODEL, Bench, Scene, Sight
+from loom.testing.matrix_bench import CANARY, MODEL, Bench, Scene
+from loom.testing.matrix_sight import Sight
 
 __all__ = ["PLACES"]
 

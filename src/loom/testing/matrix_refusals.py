@@ -9,7 +9,8 @@ from loom.core.errors import CircuitOpen, LoomError
 from loom.layers.breaker import Breaker
 from loom.layers.retry_policy import RetryPolicy
 from loom.server.hostile import HostilePeer, HostileServer, answer
-from loom.testing.matrix_bench import Bench, Line, Scene, Sight, cancelled
+from loom.testing.matrix_bench import Bench, Line, Scene
+from loom.testing.matrix_sight import Sight, cancelled
 
 __all__ = ["REFUSALS"]
 

@@ -11,7 +11,8 @@ import msgspec
 from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
 from loom.server.hostile import STREAM_HEAD, HostilePeer, answer, full_backlog, talk
-from loom.testing.matrix_bench import SHORT_S, Bench, HastyClock, Line, Scene, Sight, nothing
+from loom.testing.matrix_bench import Bench, Line, Scene
+from loom.testing.matrix_sight import SHORT_S, HastyClock, Sight, nothing
 
 __all__ = ["TIME"]
 
