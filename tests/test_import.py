@@ -12,7 +12,7 @@ import pytest
 # Each costs tens of milliseconds, and none is needed before the first call.
 HEAVY = {
     "aiohttp", "click", "griffe", "hvac", "importlib.metadata", "keyring", "pydantic", "rich",
-    "rich_click", "sqlite3", "ssl", "starlette", "tomlkit", "uvicorn",
+    "opentelemetry", "rich_click", "sqlite3", "ssl", "starlette", "tomlkit", "uvicorn",
 }  # fmt: skip
 
 PROBE = """

@@ -210,6 +210,7 @@ async def test_mistral_has_its_listed_name(seen: Seen) -> None:
         ("http://localhost:8000", ("localhost", 8000)),
         ("http://[::1]:8000", ("::1", 8000)),
         ("http://[::1]", ("::1", 80)),
+        ("unix://vendor", ("vendor", None)),
         ("", (None, None)),
     ],
 )
@@ -361,6 +362,25 @@ async def test_a_reader_that_has_the_answer_may_leave(seen: Seen) -> None:
                 assert "stop" == seen.attributes["gen_ai.response.finish_reasons"][0]
                 break
     assert "error.type" not in seen.attributes
+
+
+async def test_an_error_of_the_reader_after_the_answer_changes_nothing(seen: Seen) -> None:
+    """The call had succeeded by then, whatever is thrown into its stream."""
+    events = tracing(Witness((Completed(answer()),)), seen).stream(ASKED)
+    await anext(events)
+    with pytest.raises(ServiceUnavailable):
+        await events.athrow(ServiceUnavailable("mine"))
+    assert (1, False) == (len(seen.spans), "error.type" in seen.attributes)
+
+
+async def test_a_cost_without_a_row_of_prices_is_told(seen: Seen) -> None:
+    """A provider may know what it took without saying from which list."""
+    usage = Usage(cost_usd=Decimal("0.01"))
+    await tracing(Witness((Completed(answer(usage)),)), seen).chat(ASKED)
+    assert (10_000, False) == (
+        seen.attributes["loom.cost.usd_micros"],
+        "loom.price.id" in seen.attributes,
+    )
 
 
 async def test_a_dropped_stream_ends_its_span(seen: Seen) -> None:

@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from loom.core.errors import LoomError
-from loom.core.events import Notice, Rerouted, Restarted, Retried, Throttled
+from loom.core.events import Rerouted, Restarted, Retried, Throttled
 from loom.core.messages import Message, TextPart, ThinkingPart
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse, Usage
@@ -256,7 +256,9 @@ _OF_METRICS = (
 )
 
 
-def notice_attributes(event: Notice) -> tuple[str, dict[str, Any]] | None:
+def notice_attributes(
+    event: Retried | Rerouted | Restarted | Throttled,
+) -> tuple[str, dict[str, Any]]:
     """
     A notice as an event of a span.
 
@@ -264,7 +266,7 @@ def notice_attributes(event: Notice) -> tuple[str, dict[str, Any]] | None:
         event: What happened on the way.
 
     Returns:
-        Name and attributes; None for what is no news (`Sending`).
+        Name and attributes.
     """
     match event:
         case Retried(attempt=attempt, wait_s=wait_s, error=error):
@@ -274,10 +276,8 @@ def notice_attributes(event: Notice) -> tuple[str, dict[str, Any]] | None:
             return "loom.rerouted", {"error.type": error.code, **_route(provider, model)}
         case Restarted(provider=provider, model=model):
             return "loom.restarted", _route(provider, model)
-        case Throttled(wait_s=wait_s):
-            return "loom.throttled", {"loom.wait_s": wait_s}
         case _:
-            return None
+            return "loom.throttled", {"loom.wait_s": event.wait_s}
 
 
 def _route(provider: str, model: str) -> dict[str, Any]:

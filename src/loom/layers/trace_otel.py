@@ -154,9 +154,7 @@ class Recorder:
             return
         if type(event) is Restarted:
             self._first_s = None
-        news = notice_attributes(event)
-        if news is not None:
-            self._span.add_event(news[0], news[1])
+        self._span.add_event(*notice_attributes(event))
 
     def answered(self, response: LLMResponse, now_s: float) -> None:
         """
