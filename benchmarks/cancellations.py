@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import json
 import logging
@@ -162,8 +163,7 @@ class Run:
             finally:
                 self.transport.begun.pop(asyncio.current_task(), None)
             if self.left // self.step > len(self.rss_kb):
-                # Dropped streams are garbage, and no leak.
-                gc.collect()
+                clear()
                 self.rss_kb.append(rss_kb())
                 self.blocks.append(sys.getallocatedblocks())
                 print(f"\r{self.left:,} left", end="", file=sys.stderr, flush=True)
@@ -312,6 +312,14 @@ def retryings(client: AsyncMistral) -> Iterator[Retrying]:
                 waiting.append(value)
             elif isinstance(value, tuple):
                 waiting += [branch.provider for branch in value if isinstance(branch, Branch)]
+
+
+def clear() -> None:
+    """Give back what is garbage, or free already and only kept by the allocator."""
+    gc.collect()
+    # glibc has it; elsewhere the memory may look a little more.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def rss_kb() -> int:
