@@ -1,0 +1,259 @@
+"""The ledger in one SQLite file, as its users see it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from loom.core.ambient import Clock, Dice, SystemClock, SystemDice
+from loom.core.errors import LoomError
+from loom.ledger.budgets import Budget, Standing
+from loom.ledger.contract import EVERY_ROW, By, Ledger, Query, Receipt, Ticket, Total
+from loom.ledger.entry import Entry, Opening
+from loom.ledger.sqlite import reader
+from loom.ledger.sqlite.desk import Terms
+from loom.ledger.sqlite.file import VERSION, connect_read_only, plain_connect, version_of
+from loom.ledger.sqlite.orders import Ask, Prune, Reserve, Settle, TopUp
+from loom.ledger.sqlite.trouble import trouble_of, unavailable
+from loom.ledger.sqlite.writer import Writer, leave, share
+from loom.ledger.totals import group_by, require_zone
+
+__all__ = ["SqliteLedger"]
+
+T = TypeVar("T")
+
+
+class SqliteLedger(Ledger):
+    """
+    Durable rows in a file: what was acknowledged is there after a crash, a kill or a power cut.
+
+    Nothing is opened before the first call. One process writes a file; others may read it
+    meanwhile (`entries`, `totals`, `check`), and so may this one without becoming its writer.
+
+    Args:
+        path: The file; it is made for its owner's eyes only.
+        clock: Dates the rows.
+        dice: For their ids.
+        keep_days: Rows older than this go by themselves; None: none do.
+        terms: Everything, for a test; the other arguments then do not count.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        clock: Clock | None = None,
+        dice: Dice | None = None,
+        keep_days: int | None = None,
+        terms: Terms | None = None,
+    ) -> None:
+        self._terms = terms or Terms(
+            path=Path(path),
+            clock=clock or SystemClock(),
+            dice=dice or SystemDice(),
+            keep_days=keep_days,
+            connect=plain_connect,
+        )
+        self._writer: Writer | None = None
+        self._closed = False
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._terms.path
+
+    async def reserve(self, opening: Opening, budgets: Sequence[Budget] = ()) -> Ticket:
+        """
+        Keep the worst case free in every budget, or in none, and write the open row.
+
+        Args:
+            opening: The call.
+            budgets: What it must fit into.
+
+        Returns:
+            A ticket; the row is on the disk.
+
+        Raises:
+            BudgetExceeded: If it does not fit.
+            LedgerUnavailable: If the row cannot be written.
+            RuntimeError: If the ledger is closed.
+        """
+        ticket: Ticket = await self._at_work().answer(Reserve(opening, budgets))
+        return ticket
+
+    async def top_up(self, ticket: Ticket, worst_usd: Decimal | None) -> Ticket:
+        """
+        Keep more free.
+
+        Args:
+            ticket: The reservation.
+            worst_usd: The most that the whole call may cost now; None when unknown.
+
+        Returns:
+            The ticket with its new row; on the disk.
+
+        Raises:
+            BudgetExceeded: If it does not fit.
+            LedgerUnavailable: If the row cannot be written.
+            RuntimeError: If the ledger is closed.
+        """
+        had = ticket.entry.reserved_usd
+        if worst_usd is not None and had is not None and worst_usd <= had:
+            return ticket
+        more: Ticket = await self._at_work().answer(TopUp(ticket, worst_usd))
+        return more
+
+    async def settle(self, ticket: Ticket, entry: Entry) -> Receipt:
+        """
+        Put the truth in the place of the reservation.
+
+        Args:
+            ticket: The reservation.
+            entry: The row's last form.
+
+        Returns:
+            How the row is kept, and budgets to warn of; of a closed ledger: that it is uncertain.
+        """
+        if self._closed:
+            return Receipt(entry=msgspec.structs.replace(ticket.entry, state="uncertain"))
+        receipt: Receipt = await self._at_work().answer(Settle(ticket, entry))
+        return receipt
+
+    def book(self, ticket: Ticket, entry: Entry) -> None:
+        """
+        Settle without waiting; of a closed ledger, the row stays uncertain.
+
+        Args:
+            ticket: The reservation.
+            entry: The row's last form.
+        """
+        if not self._closed:
+            self._at_work().send(Settle(ticket, entry, heard=False))
+
+    async def standings(self, opening: Opening, budgets: Sequence[Budget]) -> tuple[Standing, ...]:
+        """
+        Where the budgets of a call stand now.
+
+        Args:
+            opening: The call.
+            budgets: Which ones.
+
+        Returns:
+            One for each budget.
+
+        Raises:
+            LedgerUnavailable: If the file cannot be opened.
+        """
+        ask = Ask(lambda desk: desk.book.standings(opening, budgets))
+        standings: tuple[Standing, ...] = await self._at_work().answer(ask)
+        return standings
+
+    async def entries(self, query: Query = EVERY_ROW) -> tuple[Entry, ...]:
+        """
+        Rows, in the order of their ids.
+
+        Args:
+            query: Which ones.
+
+        Returns:
+            At most `query.limit` rows; none when there is no file.
+
+        Raises:
+            LedgerUnavailable: If the file cannot be read.
+        """
+        require_zone(query.since, query.until)
+        return await self._read(lambda connection: reader.entries(connection, query), ())
+
+    async def totals(self, query: Query = EVERY_ROW, by: By = "all") -> tuple[Total, ...]:
+        """
+        Exact sums.
+
+        Args:
+            query: Over which rows.
+            by: What to group by.
+
+        Returns:
+            One for each group; none when there is no file.
+
+        Raises:
+            LedgerUnavailable: If the file cannot be read.
+        """
+        require_zone(query.since, query.until)
+        group_by(by)
+        return await self._read(lambda connection: reader.totals(connection, query, by), ())
+
+    async def prune(self, before: datetime) -> int:
+        """
+        Forget old rows; sums of budgets stay.
+
+        Args:
+            before: Rows of earlier times go.
+
+        Returns:
+            How many went.
+
+        Raises:
+            LedgerUnavailable: If the file cannot be written.
+        """
+        require_zone(before)
+        gone: int = await self._at_work().answer(Prune(before))
+        return gone
+
+    async def check(self) -> tuple[str, ...]:
+        """
+        Look for damage, in the file and in the sums of this process.
+
+        Returns:
+            What is wrong, a line each; empty when nothing is.
+        """
+        try:
+            nothing: list[str] = []
+            found = await self._read(self._findings, nothing)
+        except LoomError as error:
+            return (str(error),)
+        if self._writer is not None and not self._closed:
+            found += await self._at_work().answer(Ask(lambda desk: desk.verify()))
+        return tuple(found)
+
+    async def aclose(self) -> None:
+        """Write what is left and close; calls that are still open become uncertain."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._writer is not None and leave(self._writer):
+            await self._writer.ended()
+
+    def _at_work(self) -> Writer:
+        if self._closed:
+            raise RuntimeError("the ledger is closed")
+        # After a fork the child begins anew: the parent's thread and file are not its own.
+        if self._writer is None or self._writer.pid != os.getpid():
+            self._writer = share(self._terms)
+        return self._writer
+
+    async def _read(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+        if not self.path.exists():
+            return nothing
+        if await asyncio.to_thread(version_of, self.path) < VERSION:
+            # Its first writer brings it up to this version.
+            await self._at_work().answer(Ask(lambda _: None))
+        return await asyncio.to_thread(self._asked, question)
+
+    def _findings(self, connection: sqlite3.Connection) -> list[str]:
+        return [*reader.findings(connection, self.path)]
+
+    def _asked(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with closing(connect_read_only(self.path)) as connection:
+                return question(connection)
+        except (sqlite3.Error, ValueError) as error:
+            raise unavailable(self.path, trouble_of(error), error) from error
