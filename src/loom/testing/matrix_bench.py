@@ -276,7 +276,7 @@ class Bench:
             What was seen.
         """
         loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        began_s, failures = loop.time(), line.failures()
         try:
             response = await line.ask(stream=stream, **options)
         except LoomError as error:
@@ -292,6 +292,8 @@ class Bench:
             )
         count = self.wire(line) if wire is None else wire()
         seen = msgspec.structs.replace(seen, wire=count, took_s=took_s)
+        if line.failures() >= failures:  # it forgets them when it opens
+            seen = msgspec.structs.replace(seen, failures=line.failures() - failures)
         if kept is None and seen.error is not None and _answered(seen.error):
             kept = 1  # a whole reply, if a bad one
         return seen.but(*await line.left_over(seen.code, kept=kept))

@@ -73,6 +73,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         charge: What they may have cost, in turn; None: nobody was told.
         broken: What was not as it must be.
         took_s: Seconds that the call took.
+        failures: How many attempts the breaker counted as failures; None: nobody looked.
         error: The error.
         response: The answer.
     """
@@ -84,6 +85,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     charge: str | None = None
     broken: tuple[str, ...] = ()
     took_s: float = 0.0
+    failures: int | None = None
     error: LoomError | None = None
     response: LLMResponse | None = None
 
