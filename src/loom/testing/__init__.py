@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from loom.testing.seeded_line import Line, Weather
     from loom.testing.seeded_loop import Deadlock, LoopClock, SeededLoop
     from loom.testing.seeded_network import Fate, Host, Network
+    from loom.testing.seeded_plan import CallPlan, Moment, Plan, Settings, draw_plan
     from loom.testing.seeded_vendor import Mood, SeededVendor, Served
-    from loom.testing.seeds import SeedReport, run_seed, run_seeds
+    from loom.testing.seeds import SeedReport, run_plan, run_seed, run_seeds
     from loom.testing.sim import simulator
     from loom.testing.transport import FakeReply, FakeTransport, Replies
     from loom.testing.turns import turn, turn_until
 
 __all__ = [
     "LAYER_LAWS",
+    "CallPlan",
     "Chance",
     "Deadlock",
     "FakeClock",
@@ -38,21 +40,26 @@ __all__ = [
     "LayerLaw",
     "Line",
     "LoopClock",
+    "Moment",
     "Mood",
     "Network",
+    "Plan",
     "Probes",
     "Replies",
     "SeedReport",
     "SeededLoop",
     "SeededVendor",
     "Served",
+    "Settings",
     "Survey",
     "Weather",
     "Witness",
     "abandoned_generators",
     "cancel_everywhere",
+    "draw_plan",
     "layer_contract",
     "no_waits",
+    "run_plan",
     "run_seed",
     "run_seeds",
     "simulator",
@@ -68,8 +75,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "loom.testing.seeded_line": ("Line", "Weather"),
     "loom.testing.seeded_loop": ("Deadlock", "LoopClock", "SeededLoop"),
     "loom.testing.seeded_network": ("Fate", "Host", "Network"),
+    "loom.testing.seeded_plan": ("CallPlan", "Moment", "Plan", "Settings", "draw_plan"),
     "loom.testing.seeded_vendor": ("Mood", "SeededVendor", "Served"),
-    "loom.testing.seeds": ("SeedReport", "run_seed", "run_seeds"),
+    "loom.testing.seeds": ("SeedReport", "run_plan", "run_seed", "run_seeds"),
     "loom.testing.sim": ("simulator",),
     "loom.testing.transport": ("FakeReply", "FakeTransport", "Replies"),
     "loom.testing.turns": ("turn", "turn_until"),

@@ -48,8 +48,24 @@ def _every_call_ends_once(world: World) -> Iterator[str]:
         if outcome.cancelled_s and outcome.ended_s > outcome.cancelled_s[0] + _SLACK_S:
             late_s = outcome.ended_s - outcome.cancelled_s[0]
             yield f"{name} ended {late_s:.3f} s after it was cancelled"
+        if kind == "limit" and outcome.ended_s > _limit_s(outcome) + _SLACK_S:
+            yield f"{name} went on after its caller's own limit"
         if kind == "left" and not outcome.plan.leave:
             yield f"{name} ended as if its reader had left"
+
+
+def _limit_s(outcome: Outcome) -> float:
+    return outcome.began_s + (outcome.plan.limit_s or 0.0)
+
+
+def _closing_breaks_off(world: World) -> Iterator[str]:
+    dawdlers = {outcome.plan.name for outcome in world.outcomes if outcome.plan.dawdle_s}
+    for trip in world.trips:
+        closed_s = world.closed_s
+        if closed_s is None or trip.opened_s > closed_s or trip.call in dawdlers:
+            continue
+        if trip.ended_s > closed_s + _SLACK_S:
+            yield f"{trip.call} was not broken off when its client was closed"
 
 
 def _an_answer_is_whole_and_ones_own(world: World) -> Iterator[str]:
@@ -194,6 +210,7 @@ def _row(world: World, trip: Trip) -> Served | None:
 
 RULES: tuple[Callable[[World], Iterator[str]], ...] = (
     _every_call_ends_once,
+    _closing_breaks_off,
     _an_answer_is_whole_and_ones_own,
     _a_failure_keeps_what_came,
     _a_deadline_is_kept,

@@ -140,10 +140,12 @@ def _ending(tail: Callable[[Serving], bytes], *, whole: bool) -> Callable[[Servi
 
     def script(s: Serving) -> Script:
         yield from _some(s)
-        s.write(tail(s))
+        last = tail(s)
+        s.write(last)
         if whole:
             s.whole()
-        yield FOR_EVER_S
+        if not last.endswith(END):
+            yield FOR_EVER_S
 
     return script
 

@@ -97,8 +97,10 @@ class _Passage(AbstractAsyncContextManager[HttpReply]):
         trip = self._trip
         try:
             reply = await self._inner.__aenter__()
-        except LoomError as error:
-            trip.attempts, trip.ended_s = error.attempts, self._loop.time()
+        except BaseException as error:
+            trip.ended_s = self._loop.time()
+            if isinstance(error, LoomError):
+                trip.attempts = error.attempts
             raise
         trip.attempts, trip.status = reply.attempts, reply.status
         return reply

@@ -121,6 +121,11 @@ class SeededVendor:
         for address in addresses:
             loop.network.hosts[address] = Host(accept=self._accept, fate=self._fate)
 
+    @property
+    def busy(self) -> list[str]:
+        """The requests that are still being answered."""
+        return [door.busy for door in self._doors if door.busy]
+
     def wake(self) -> None:
         """Let every connection read on, so that it sees whether the client has gone."""
         for door in self._doors:
@@ -190,6 +195,11 @@ class _Door(asyncio.Protocol):
         self._buffer = b""
         self._answer: _Answer | None = None
         self._sleepy: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> str:
+        """The request that is being answered; empty if there is none."""
+        return "" if self._answer is None or self.line.lost else self._answer.name
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, Line)  # noqa: S101 - nothing else is in memory
@@ -271,6 +281,7 @@ class _Answer(Serving):
         self._loop = vendor.loop
         self._door = door
         self._served = served
+        self.name = f"request {served.number} of {served.call} is still being answered"
         self._script: Script = iter(())
         self._timer: asyncio.TimerHandle | None = None
 

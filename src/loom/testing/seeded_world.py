@@ -34,9 +34,11 @@ T = TypeVar("T")
 Alter: TypeAlias = "Callable[[AsyncMistral], None]"
 """Changes the client before it is used: to plant a bug, or to try a layer."""
 
+# Longer than what is under way takes to arrive.
+_QUIET_S = 2.0
 # Longer than anything still under way: latencies, the vendor's patience.
 _SETTLE_S = 60.0
-MOST_TURNS = 200_000
+MOST_TURNS = 30_000
 """A seed takes some hundred turns of the loop; one that takes so many spins."""
 
 
@@ -183,6 +185,10 @@ async def run_world(world: World, alter: Alter | None) -> None:
             await world.clock.sleep(plan.close_at_s)
             await _close(world, client)
         await asyncio.wait(tasks)
+        if world.closed_s is None:
+            # Closing would hide what a call did not give back.
+            await world.clock.sleep(_QUIET_S)
+            world.leaks += list(_kept(world))
         await _close(world, client)
         for vendor in world.vendors:
             vendor.wake()
@@ -203,6 +209,12 @@ def _jump(world: World, by_s: float) -> None:
     world.note(f"the wall clock jumps by {by_s:.0f} s")
 
 
+def _kept(world: World) -> list[str]:
+    kept = [f"{busy}, and nobody waits for it" for one in world.vendors for busy in one.busy]
+    permits = world.transport.permits_in_use
+    return [*kept, f"{permits} permits of the transport held"] if permits else kept
+
+
 def _held(world: World) -> list[str]:
     network, transport = world.loop.network, world.transport
     tasks = {task.get_name() for task in asyncio.all_tasks(world.loop)}
@@ -211,7 +223,6 @@ def _held(world: World) -> list[str]:
     counts = {
         "sockets of the machine": network.open_sockets,
         "sockets of the transport": transport.open_sockets,
-        "permits of the transport": transport.permits_in_use,
         "probes of the breaker": probes,
         "timers": world.loop.timers,
     }

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from loom.core.ambient import SystemClock
+from loom.core.errors import LoomError
 from loom.testing.chance import Chance
 from loom.testing.seeded_books import broken
 from loom.testing.seeded_loop import SeededLoop
-from loom.testing.seeded_plan import draw_plan
-from loom.testing.seeded_world import MOST_TURNS, Alter, World, run_world
+from loom.testing.seeded_plan import Plan, draw_plan
+from loom.testing.seeded_world import MOST_TURNS, Alter, Outcome, World, run_world
 
-__all__ = ["SeedReport", "main", "run_seed", "run_seeds"]
+__all__ = ["SeedReport", "main", "run_plan", "run_seed", "run_seeds"]
 
 
 class SeedReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +37,8 @@ class SeedReport(msgspec.Struct, frozen=True, kw_only=True):
         seed: Which.
         broken: What does not hold; empty when the books balance.
         trace: What happened, a line each, with the virtual seconds.
-        outcomes: How many calls ended how; an error by its code.
-        faults: How often each fault occurred.
+        counts: How many calls ended how ("ends: ..."), and how often each fault ("fault: ...") and
+            each thing on the way ("seen: ...") occurred.
         requests: What the vendors saw.
         turns: Turns of the loop.
         virtual_s: How long it took in its own time.
@@ -46,8 +47,7 @@ class SeedReport(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     broken: tuple[str, ...]
     trace: tuple[str, ...]
-    outcomes: Counter[str]
-    faults: Counter[str]
+    counts: Counter[str]
     requests: int
     turns: int
     virtual_s: float
@@ -81,8 +81,25 @@ def run_seed(seed: int, *, alter: Alter | None = None, check: bool = True) -> Se
     Raises:
         AssertionError: If the books do not balance; the message holds the seed and the trace.
     """
-    plan = draw_plan(seed)
-    chance = Chance(seed).fork()
+    return run_plan(draw_plan(seed), alter=alter, check=check)
+
+
+def run_plan(plan: Plan, *, alter: Alter | None = None, check: bool = True) -> SeedReport:
+    """
+    Run a plan, perhaps one that was made by hand.
+
+    Args:
+        plan: What happens; its seed draws the rest.
+        alter: Changes the client before it is used.
+        check: Whether broken books raise.
+
+    Returns:
+        What it did.
+
+    Raises:
+        AssertionError: If the books do not balance; the message holds the seed and the trace.
+    """
+    chance = Chance(plan.seed).fork()
     loop = SeededLoop(chance.fork(), weather=plan.weather, most_turns=MOST_TURNS)
     world = World(plan, loop, chance)
     # Collected when it likes, garbage would close what a bug left open, at any moment.
@@ -95,7 +112,8 @@ def run_seed(seed: int, *, alter: Alter | None = None, check: bool = True) -> Se
     finally:
         if enabled:
             gc.enable()
-    report = _report(world, [*faults, *broken(world)])
+    # A run that was stopped in the middle has books that do not balance anyway.
+    report = _report(world, faults or broken(world))
     if check and report.broken:
         raise AssertionError(report.text())
     return report
@@ -110,14 +128,14 @@ def run_seeds(seeds: Iterable[int], *, alter: Alter | None = None) -> Counter[st
         alter: Changes each client before it is used.
 
     Returns:
-        How often each outcome ("ends: ...") and each fault ("fault: ...") occurred.
+        All their counts, as in `SeedReport`.
 
     Raises:
         AssertionError: At the first whose books do not balance.
     """
     seen: Counter[str] = Counter()
     for seed in seeds:
-        _add(seen, run_seed(seed, alter=alter))
+        seen.update(run_seed(seed, alter=alter).counts)
     return seen
 
 
@@ -154,7 +172,7 @@ def _many(seeds: Sequence[int]) -> int:
     failed: list[int] = []
     for seed in seeds:
         report = run_seed(seed, check=False)
-        _add(seen, report)
+        seen.update(report.counts)
         if report.broken:
             failed.append(seed)
             _print(f"seed {seed}: {report.broken[0]}")
@@ -178,28 +196,38 @@ def _run(world: World, alter: Alter | None) -> list[str]:
 
 def _report(world: World, faults: list[str]) -> SeedReport:
     begin_s = world.trace[0][0] if world.trace else 0.0
-    occurred = Counter(one.fault for vendor in world.vendors for one in vendor.journal)
-    for vendor in world.vendors:
-        occurred.update(vendor.counts)
-    ends = Counter(
-        getattr(outcome.error, "code", outcome.kind) if outcome.kind == "error" else outcome.kind
-        for outcome in world.outcomes
-    )
     return SeedReport(
         seed=world.plan.seed,
         broken=tuple(faults),
         trace=tuple(f"{at_s - begin_s:10.4f}  {text}" for at_s, text in world.trace),
-        outcomes=ends,
-        faults=occurred,
+        counts=_counts(world),
         requests=sum(len(vendor.journal) for vendor in world.vendors),
         turns=world.loop.turns,
         virtual_s=world.loop.time() - begin_s,
     )
 
 
-def _add(seen: Counter[str], report: SeedReport) -> None:
-    seen.update({f"ends: {kind}": count for kind, count in report.outcomes.items()})
-    seen.update({f"fault: {kind}": count for kind, count in report.faults.items()})
+def _counts(world: World) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for outcome in world.outcomes:
+        counts[f"ends: {_end(outcome)}"] += 1
+        counts["seen: cancelled twice"] += len(outcome.cancelled_s) > 1
+        counts["seen: retried"] += len(outcome.waits_s)
+        counts["seen: began anew"] += sum(not is_event for _, is_event in outcome.marks)
+    for vendor in world.vendors:
+        counts.update(f"fault: {one.fault}" for one in vendor.journal)
+        counts.update({f"fault: {name}": count for name, count in vendor.counts.items()})
+    counts["seen: kept socket was closed"] += sum(trip.attempts == 2 for trip in world.trips)
+    counts["seen: wall clock jumped"] += len(world.plan.jumps)
+    counts["seen: other vendor asked"] += len(world.vendors[1].journal)
+    return counts
+
+
+def _end(outcome: Outcome) -> str:
+    error = outcome.error
+    if outcome.kind != "error" or not isinstance(error, LoomError):
+        return outcome.kind
+    return error.code if error.phase is None else f"{error.code} ({error.phase})"
 
 
 def _print(text: str) -> None:
