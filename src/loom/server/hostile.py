@@ -26,6 +26,7 @@ __all__ = [
     "Script",
     "answer",
     "full_backlog",
+    "refuse_tls",
     "refused_port",
     "talk",
     "untrusted_tls",
@@ -284,18 +285,30 @@ def full_backlog() -> Iterator[int]:
             sock.close()
 
 
-def untrusted_tls() -> ssl.SSLContext:
+async def refuse_tls(peer: HostilePeer) -> None:
     """
-    A server's side of TLS that no client should trust.
+    Answer the first bytes of TLS with the alert that no handshake is possible; a script.
+
+    Args:
+        peer: The connection.
+    """
+    await peer.reader.read(1 << 16)
+    # RFC 8446, sections 5.1 and 6: an alert, fatal, handshake_failure.
+    await peer.send(bytes((21, 3, 3, 0, 2, 2, 40)))
+    await peer.gone()
+
+
+def untrusted_tls() -> ssl.SSLContext | None:
+    """
+    A server's side of TLS with a certificate of an authority that nobody knows.
 
     Returns:
-        One with a certificate of an authority that nobody knows, if `trustme` is installed; else
-        one without any certificate.
+        It; None where `trustme` is not installed: then `refuse_tls` fails as surely.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         from trustme import CA  # noqa: PLC0415 - only tests have it
     except ImportError:
-        return context
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     CA().issue_cert(_HOST).configure_cert(context)
     return context

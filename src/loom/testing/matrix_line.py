@@ -13,6 +13,7 @@ from loom.server.hostile import (
     HostileServer,
     answer,
     full_backlog,
+    refuse_tls,
     refused_port,
     talk,
     untrusted_tls,
@@ -39,7 +40,9 @@ async def _unknown_name(bench: Bench, *, stream: bool) -> Sight:
 
 
 async def _untrusted(bench: Bench, *, stream: bool) -> Sight:
-    async with bench.against(talk, tls=untrusted_tls()) as (server, line):
+    tls = untrusted_tls()
+    script = refuse_tls if tls is None else talk
+    async with bench.against(script, tls=tls, secure=True) as (server, line):
         return await bench.sight(line, stream=stream, wire=lambda: len(server.requests))
 
 
