@@ -61,8 +61,17 @@ def _outcome(row: FaultRow, case: FaultCase) -> str:
     wire = row.wire if case.wire is None else case.wire
     charge = row.charge if case.charge is None else case.charge
     what = OUTCOMES.get(code, f"`{code}`")
-    requests = "1 request" if wire == 1 else f"{wire or 'no'} requests"
-    return f"{what} ({requests}, {charge.replace('+', ', then ')})"
+    told = [_counted(wire, "request"), charge.replace("+", ", then ")]
+    attempts = case.attempts
+    if attempts is None and case.wire is None:
+        attempts = row.attempts
+    if attempts is not None and attempts != wire:
+        told.insert(0, _counted(attempts, "attempt"))
+    return f"{what} ({', '.join(told)})"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count or 'no'} {what}" if count == 1 else f"{count or 'no'} {what}s"
 
 
 def main() -> None:
