@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".cache" / "peers"
 RESULTS = HERE / "results" / "client.json"
 FLOOR = "aiohttp"
-OURS = (FLOOR, "loom", "loom-blocking")
+OURS = (FLOOR, "loom", "loom-steady", "loom-blocking")
 # What a peer needs for what is measured, and does not bring: without it litellm retries nothing.
 BESIDE = {"litellm": ["tenacity"]}
 # A blocking client with a thread for each of 1,000 calls measures threads, not the client.

@@ -106,13 +106,13 @@ class Bare:
 
 
 class Loom:
-    """Our asynchronous client, every layer on."""
+    """Our asynchronous client as it comes: prices, retries, deadlines, windows."""
 
-    def __init__(self, url: str, kind: str) -> None:
+    def __init__(self, url: str, kind: str, **options: Any) -> None:
         from loom import AsyncMistral  # noqa: PLC0415  each contender loads its own
 
         self._pieces = PIECES.get(kind, 0)
-        self._client = AsyncMistral(KEY, base_url=f"{url}/{kind}/v1", model=MODEL)
+        self._client = AsyncMistral(KEY, base_url=f"{url}/{kind}/v1", model=MODEL, **options)
 
     async def call(self) -> None:
         """Check text, tokens and cost."""
@@ -132,6 +132,17 @@ class Loom:
     async def aclose(self) -> None:
         """Close the client."""
         await self._client.aclose()
+
+
+class LoomSteady(Loom):
+    """Our asynchronous client with a breaker and a route to fall back on."""
+
+    def __init__(self, url: str, kind: str) -> None:
+        from loom import Breaker, Fallback  # noqa: PLC0415  each contender loads its own
+
+        # With a limit for the first token a plain call would travel as a stream.
+        fallback = Fallback(["mistral-small-latest"], first_token_s=None)
+        super().__init__(url, kind, breaker=Breaker(), fallback=fallback)
 
 
 class LoomBlocking:
@@ -228,6 +239,7 @@ class OpenAISDK:
 ASYNC: dict[str, Callable[[str, str], AsyncContender]] = {
     "aiohttp": Bare,
     "loom": Loom,
+    "loom-steady": LoomSteady,
     "mistralai": MistralSDK,
     "openai": OpenAISDK,
 }

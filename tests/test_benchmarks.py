@@ -22,7 +22,7 @@ def test_the_benchmark_measures_both_clients(scenario: str, repository: Path) ->
 
     assert 0 == done.returncode, done.stderr
     head, _, *rows = done.stdout.splitlines()
-    assert "| | aiohttp | loom | loom-blocking |" == head
+    assert "| | aiohttp | loom | loom-steady | loom-blocking |" == head
     assert rows[0].startswith("| ms")
     assert "(1)" in rows[0]
 
