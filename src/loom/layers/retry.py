@@ -92,9 +92,11 @@ class Retrying(Layer):
                 finally:
                     failed = story = None  # type: ignore[assignment] # frame and error form a ring
             rested = False
+            until_s = self._clock.monotonic_s() + wait_s
             try:
                 yield Retried(story.attempts, wait_s, failed, self._policy.limit(failed))
-                await self._clock.sleep(wait_s)
+                # What the reader took over the notice is part of the wait.
+                await self._clock.sleep(max(0.0, until_s - self._clock.monotonic_s()))
                 rested = True
             finally:
                 # Fault matrix, row 52.
