@@ -143,8 +143,11 @@ class FallingBack(LLMProvider):
             changes["model"] = branch.model
         first_s = self._first_token_s
         if not last and first_s is not None:
-            given_s = request.timeouts.first_token_s
-            first_s = first_s if given_s is None else min(first_s, given_s)
+            first_s = min(first_s, request.timeouts.first_token_s or first_s)
+            if request.deadline_s is not None:
+                # A silent route must leave time for the next one.
+                left_s = request.deadline_s - self._clock.monotonic_s()
+                first_s = max(0.0, min(first_s, left_s / 2))
             changes["timeouts"] = msgspec.structs.replace(request.timeouts, first_token_s=first_s)
             # Only a stream shows whether an answer is on its way: a plain one comes at its end.
             changes["stream"] = True
