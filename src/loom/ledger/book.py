@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import msgspec
 
-from loom.core.ambient import Clock, Dice
+from loom.core.ambient import Clock
 from loom.ledger.budgets import (
     Budget,
     Crossing,
@@ -76,12 +76,12 @@ class Book:
 
     Args:
         clock: Dates the rows.
-        dice: For their ids.
         load: Sums an account over its rows; None: there are no rows that this book has not seen.
+        writer: Which writer of its store it is.
     """
 
     def __init__(
-        self, clock: Clock, dice: Dice, load: Callable[[Scope], Account] | None = None
+        self, clock: Clock, load: Callable[[Scope], Account] | None = None, writer: int = 0
     ) -> None:
         self.accounts: OrderedDict[Scope, Account] = OrderedDict()
         self.open: dict[str, Entry] = {}
@@ -89,7 +89,7 @@ class Book:
         self._kinds: set[tuple[str, Period | None]] = set()
         self._untold: list[Crossing] = []
         self._clock = clock
-        self._ids = Ids(dice)
+        self._ids = Ids(writer)
         self._load = load
 
     def reserve(self, opening: Opening, budgets: Sequence[Budget]) -> Entry:

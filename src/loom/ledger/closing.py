@@ -20,6 +20,7 @@ def closed(
     response: LLMResponse | None = None,
     error: LoomError | None = None,
     usage: Usage | None = None,
+    timeline: Timeline | None = None,
 ) -> Entry:
     """
     The last form of a row.
@@ -30,11 +31,11 @@ def closed(
         response: The answer, priced; None if there was none.
         error: Why there was none.
         usage: Tokens and cost, priced; None takes those of the answer, or of what had arrived.
+        timeline: What was sent, where neither answer nor error tells it.
 
     Returns:
         The row to settle with.
     """
-    timeline = None
     if response is not None:
         usage, timeline = usage or response.usage, response.timeline
     elif error is not None:

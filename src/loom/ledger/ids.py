@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from loom.core.ambient import Dice
-
 __all__ = ["Ids", "clean", "id_at", "micros"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,19 +53,19 @@ def clean(text: str) -> str:
 
 class Ids:
     """
-    Makes ids of rows.
+    Makes ids of rows: the time, who writes, and a count.
 
     Args:
-        dice: Tells two writers apart.
+        writer: Which writer of the store it is; a store never has two of one number.
     """
 
-    def __init__(self, dice: Dice) -> None:
-        self._writer = f"{int(dice.random() * (1 << 32)):08x}"
+    def __init__(self, writer: int = 0) -> None:
+        self._writer = f"{writer & 0xFFFFFF:06x}"
         self._count = 0
 
     def new(self, at: datetime) -> str:
         """
-        An id that nobody has.
+        An id that no other row has, even when the clock stands still or goes back.
 
         Args:
             at: When the row is made.
@@ -75,5 +73,5 @@ class Ids:
         Returns:
             28 hexadecimal digits.
         """
-        self._count = (self._count + 1) & 0xFFFFFF
-        return f"{id_at(at)}{self._writer}{self._count:06x}"
+        self._count += 1
+        return f"{id_at(at)}{self._writer}{self._count & 0xFFFFFFFF:08x}"

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import msgspec
 
-from loom.core.ambient import Clock, Dice, SystemClock, SystemDice
+from loom.core.ambient import Clock, SystemClock
 from loom.ledger.book import Book
 from loom.ledger.budgets import Budget, Scope, Standing, period_start
 from loom.ledger.contract import EVERY_ROW, By, Ledger, Query, Receipt, Ticket, Total
@@ -26,15 +26,12 @@ class MemoryLedger(Ledger):
 
     Args:
         clock: Dates the rows.
-        dice: For their ids.
         keep: Rows that are kept; older ones go, their sums in budgets stay.
     """
 
-    def __init__(
-        self, *, clock: Clock | None = None, dice: Dice | None = None, keep: int = 10_000
-    ) -> None:
+    def __init__(self, *, clock: Clock | None = None, keep: int = 10_000) -> None:
         self._clock = clock or SystemClock()
-        self._book = Book(self._clock, dice or SystemDice())
+        self._book = Book(self._clock)
         self._over: dict[str, Entry] = {}
         self._keep = keep
         self._lock = threading.Lock()

@@ -24,6 +24,7 @@ from loom.testing.ledger_kit import (
     settled,
     stands,
 )
+from loom.testing.turns import turn
 
 __all__ = [
     "a_budget_holds_under_load",
@@ -60,7 +61,7 @@ async def a_cancelled_reservation_keeps_nothing(make: LedgerMaker) -> None:
         async def call() -> None:
             ticket = await ledger.reserve(a_call("0.01"), [budget])
             try:
-                await asyncio.sleep(0)
+                await turn()
             finally:
                 ledger.book(ticket, closed(ticket.entry, "released"))
 

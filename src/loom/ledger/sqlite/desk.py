@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from loom.core.ambient import Clock, Dice
+from loom.core.ambient import Clock
 from loom.core.errors import LedgerUnavailable, LoomError
 from loom.ledger.book import Account, Book, carried_by
 from loom.ledger.budgets import Scope, period_start
@@ -48,7 +48,6 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: The file.
         clock: Dates the rows.
-        dice: For their ids.
         busy_s: How long a commit waits for another program's lock, in seconds.
         patience_s: How long calls wait in all for such a lock before they are refused.
         probe_s: How often a file in trouble is tried again, in seconds.
@@ -61,7 +60,6 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     path: Path
     clock: Clock
-    dice: Dice
     busy_s: float = 5.0
     patience_s: float = 30.0
     probe_s: float = 1.0
@@ -101,12 +99,14 @@ class Desk(Workplace):
         self._lock = lock_for_writing(terms.path)
         try:
             since = f"{terms.clock.now():%Y-%m-%d %H:%M:%S} UTC"
-            self._connection = open_for_writing(terms.path, terms.connect, terms.busy_s, since)
+            self._connection, number = open_for_writing(
+                terms.path, terms.connect, terms.busy_s, since
+            )
             self._recover()
         except BaseException:
             self._lock.close()
             raise
-        self.book = Book(terms.clock, terms.dice, self._load)
+        self.book = Book(terms.clock, self._load, number)
 
     @property
     def stalled(self) -> bool:

@@ -165,7 +165,9 @@ def lock_for_writing(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def open_for_writing(path: Path, connect: Connect, busy_s: float, since: str) -> sqlite3.Connection:
+def open_for_writing(
+    path: Path, connect: Connect, busy_s: float, since: str
+) -> tuple[sqlite3.Connection, int]:
     """
     Open a file that this process has locked; make it, or bring it up to this version.
 
@@ -176,7 +178,8 @@ def open_for_writing(path: Path, connect: Connect, busy_s: float, since: str) ->
         since: When this writer began.
 
     Returns:
-        A connection in write-ahead mode that syncs each commit.
+        A connection in write-ahead mode that syncs each commit, and which writer of the file
+        this is, from 1.
 
     Raises:
         LedgerUnavailable: If the file is damaged, another program's, or a newer version's.
@@ -193,11 +196,11 @@ def open_for_writing(path: Path, connect: Connect, busy_s: float, since: str) ->
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")
-        _migrate(connection, since)
+        number = _migrate(connection, since)
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, number
 
 
 def _touch(path: Path) -> None:
@@ -229,7 +232,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise unavailable(path, "corrupt", sqlite3.DatabaseError(found))
 
 
-def _migrate(connection: sqlite3.Connection, since: str) -> None:
+def _migrate(connection: sqlite3.Connection, since: str) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -239,13 +242,17 @@ def _migrate(connection: sqlite3.Connection, since: str) -> None:
         if version < VERSION:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
+        last = connection.execute("SELECT value FROM meta WHERE name = 'writers'").fetchone()
+        number = 1 if last is None else int(last[0]) + 1
         writer = msgspec.json.encode(_Writer(os.getpid(), since)).decode()
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('writers', ?)", (str(number),))
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('writer', ?)", (writer,))
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+    return number
 
 
 def _other(path: Path) -> str:

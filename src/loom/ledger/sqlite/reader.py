@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Container
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
-
-import msgspec
 
 from loom.ledger.book import Account
 from loom.ledger.budgets import Scope
@@ -16,8 +14,9 @@ from loom.ledger.contract import By, Query, Total
 from loom.ledger.entry import Entry, State
 from loom.ledger.ids import id_at
 from loom.ledger.money import ZERO, add, less, total
-from loom.ledger.sqlite.rows import FIELDS, decode, moment, tags_of
+from loom.ledger.sqlite.rows import FIELDS, amount_of, decode, moment, tags_of
 from loom.ledger.sqlite.spill import Spill
+from loom.ledger.sqlite.trouble import DamagedRow
 from loom.ledger.totals import Fact, Tally, group_by, require_zone
 
 __all__ = ["account", "carried", "entries", "findings", "old_rows", "one", "totals"]
@@ -87,7 +86,7 @@ def totals(connection: sqlite3.Connection, query: Query, by: By) -> tuple[Total,
     rows = connection.execute(f"SELECT {group.field}, {_SUMMED} FROM calls{where}", values)  # noqa: S608 - names of columns
     for value, state, code, used, made, cached, cost, reserved in rows:
         name = group.name(told(value))
-        tally.add(Fact(name, state, code, used, made, cached, _amount(cost), _amount(reserved)))
+        tally.add(Fact(name, state, code, used, made, cached, amount_of(cost), amount_of(reserved)))
     return tally.totals()
 
 
@@ -112,10 +111,10 @@ def account(connection: sqlite3.Connection, scope: Scope, known: Container[str])
         if entry_id in known:
             continue
         if state == "open":
-            found.reserved = add(found.reserved, Decimal(reserved or 0))
+            found.reserved = add(found.reserved, amount_of(reserved) or ZERO)
         elif state != "released":
-            amount = reserved if cost is None else cost
-            found.spent = add(found.spent, Decimal(amount or 0))
+            amount = amount_of(reserved if cost is None else cost)
+            found.spent = add(found.spent, amount or ZERO)
     if scope.period is None:
         found.spent = add(found.spent, _carried_on(connection, scope))
     return found
@@ -176,8 +175,8 @@ def findings(connection: sqlite3.Connection, path: Path) -> tuple[str, ...]:
     for row in connection.execute(_ROWS):
         try:
             entry = decode(row)
-        except (ValueError, TypeError, InvalidOperation, msgspec.MsgspecError) as error:
-            found.append(f"row {row[0]}: cannot be read: {error}")
+        except DamagedRow as error:
+            found.append(str(error))
             continue
         if entry.state not in _STATES or not entry.id.startswith(id_at(entry.at)):
             found.append(f"row {entry.id}: its state or its time makes no sense")
@@ -230,10 +229,6 @@ def _where(parts: list[_Part]) -> tuple[str, tuple[Any, ...]]:
         return "", ()
     conditions = " AND ".join(condition for condition, _ in parts)
     return f" WHERE {conditions}", tuple(value for _, values in parts for value in values)
-
-
-def _amount(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
 
 
 def _as_it_is(value: object) -> object:

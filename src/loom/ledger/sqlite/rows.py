@@ -15,11 +15,13 @@ import msgspec
 
 from loom.ledger.entry import Entry, Sent
 from loom.ledger.ids import clean, micros
+from loom.ledger.sqlite.trouble import DamagedRow
 
 __all__ = [
     "FIELDS",
     "SAVE_ROWS",
     "SAVE_TAGS",
+    "amount_of",
     "decode",
     "encode",
     "encode_tags",
@@ -110,14 +112,39 @@ def decode(row: tuple[Any, ...]) -> Entry:
         The entry.
 
     Raises:
-        ValueError: If the row is damaged.
+        DamagedRow: If it is not as it was written.
     """
+    try:
+        return _decoded(row)
+    except (ValueError, TypeError, DamagedRow) as error:
+        raise DamagedRow(f"row {row[0]} cannot be read: {error}") from error
+
+
+def amount_of(text: str | None) -> Decimal | None:
+    """
+    An amount as the file holds it.
+
+    Args:
+        text: The amount's digits; None when unknown.
+
+    Returns:
+        US dollars; None when unknown.
+
+    Raises:
+        DamagedRow: If it is not as it was written.
+    """
+    try:
+        return None if text is None else Decimal(text)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise DamagedRow(f"an amount cannot be read: {text!r}") from error
+
+
+def _decoded(row: tuple[Any, ...]) -> Entry:
     values = dict(zip(FIELDS, row, strict=True))
     values["at"] = moment(values["at"])
     values["stream"] = bool(values["stream"])
     for name in ("cost_usd", "reserved_usd"):
-        if values[name] is not None:
-            values[name] = Decimal(values[name])
+        values[name] = amount_of(values[name])
     values["tags"] = tags_of(values["tags"])
     values["attempts"] = _ATTEMPTS.decode(values["attempts"]) if values["attempts"] else ()
     return msgspec.convert(values, Entry)

@@ -14,14 +14,14 @@ from typing import TypeVar
 
 import msgspec
 
-from loom.core.ambient import Clock, Dice, SystemClock, SystemDice
+from loom.core.ambient import Clock, SystemClock
 from loom.core.errors import LoomError
 from loom.ledger.budgets import Budget, Standing
 from loom.ledger.contract import EVERY_ROW, By, Ledger, Query, Receipt, Ticket, Total
 from loom.ledger.entry import Entry, Opening
 from loom.ledger.sqlite import reader
 from loom.ledger.sqlite.desk import Terms
-from loom.ledger.sqlite.file import VERSION, connect_read_only, plain_connect, version_of
+from loom.ledger.sqlite.file import VERSION, connect_read_only, version_of
 from loom.ledger.sqlite.orders import Ask, Prune, Reserve, Settle, TopUp
 from loom.ledger.sqlite.trouble import trouble_of, unavailable
 from loom.ledger.sqlite.writer import Writer, leave, share
@@ -42,7 +42,6 @@ class SqliteLedger(Ledger):
     Args:
         path: The file; it is made for its owner's eyes only.
         clock: Dates the rows.
-        dice: For their ids.
         keep_days: Rows older than this go by themselves; None: none do.
         terms: Everything, for a test; the other arguments then do not count.
     """
@@ -52,16 +51,13 @@ class SqliteLedger(Ledger):
         path: str | Path,
         *,
         clock: Clock | None = None,
-        dice: Dice | None = None,
         keep_days: int | None = None,
         terms: Terms | None = None,
     ) -> None:
         self._terms = terms or Terms(
             path=Path(path),
             clock=clock or SystemClock(),
-            dice=dice or SystemDice(),
             keep_days=keep_days,
-            connect=plain_connect,
         )
         self._writer: Writer | None = None
         self._closed = False
@@ -255,5 +251,5 @@ class SqliteLedger(Ledger):
         try:
             with closing(connect_read_only(self.path)) as connection:
                 return question(connection)
-        except (sqlite3.Error, ValueError) as error:
+        except sqlite3.Error as error:
             raise unavailable(self.path, trouble_of(error), error) from error

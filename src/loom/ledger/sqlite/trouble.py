@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from loom.core.errors import LedgerUnavailable
 
-__all__ = ["CHECK_COMMAND", "Trouble", "trouble_of", "unavailable"]
+__all__ = ["CHECK_COMMAND", "DamagedRow", "Trouble", "trouble_of", "unavailable"]
 
 Trouble: TypeAlias = Literal["locked", "full", "readonly", "io", "corrupt", "newer", "foreign"]
 """Fault matrix, rows G17 to G19; `newer` and `foreign` are files that are not ours to write."""
@@ -38,6 +38,10 @@ _SAYS: dict[Trouble, str] = {
 }
 
 
+class DamagedRow(sqlite3.DatabaseError):
+    """A row that is not as it was written."""
+
+
 def trouble_of(error: Exception) -> Trouble:
     """
     What kind of trouble an error is.
@@ -48,6 +52,8 @@ def trouble_of(error: Exception) -> Trouble:
     Returns:
         The kind; what is not known is one of reading and writing.
     """
+    if isinstance(error, DamagedRow):
+        return "corrupt"
     if isinstance(error, PermissionError):
         return "readonly"
     code = getattr(error, "sqlite_errorcode", None)

@@ -51,6 +51,7 @@ class Writer:
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._ending = False
+        self._taken: list[Order] = []
         self._farewell: list[Order] = []
         self._waiting = 0
         self._desk: Desk | None = None
@@ -168,10 +169,10 @@ class Writer:
             self._stop(RuntimeError("the ledger is closed"))
 
     def _turn(self, desk: Desk) -> bool:
-        orders, ending = self._take(desk)
-        desk.work(orders)
+        self._taken, ending = self._take(desk)
+        desk.work(self._taken)
         # In trouble nothing new comes but what ends: when that is quiet, the file is tried again.
-        if desk.trouble is not None and not orders and not ending:
+        if desk.trouble is not None and not self._taken and not ending:
             desk.commit()
         if ending:
             desk.close()
@@ -189,10 +190,12 @@ class Writer:
     def _stop(self, error: Exception) -> None:
         """Answer everybody that there is no thread any more; the next order starts another."""
         with self._ready:
-            answers: list[tuple[Order, Answer]] = [(order, error) for order in self._queue]
+            left = [order for order in (*self._taken, *self._queue) if not order.answered]
+            answers: list[tuple[Order, Answer]] = [(order, error) for order in left]
             answers += [(order, None) for order in self._farewell]
             self._queue.clear()
             self._farewell.clear()
+            self._taken = []
             self._thread = None
             self._desk = None
             self._waiting = 0
@@ -216,6 +219,7 @@ def _hand_over(answers: Iterable[tuple[Order, Answer]], writer: Writer) -> None:
     """Wake every loop once, with all of its answers."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Order, Answer]]] = {}
     for order, answer in answers:
+        order.answered = True
         if order.loop is not None:
             by_loop.setdefault(order.loop, []).append((order, answer))
         else:
