@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import platform
 import sqlite3
 import sys
@@ -138,6 +139,8 @@ def _print(figures: dict[str, list[dict[str, float]]]) -> None:
 
 
 def _kill(runs: int) -> int:
+    # Each ledger tells of its uncertain calls, and here they are what is looked for.
+    logging.getLogger("loom.ledger").setLevel(logging.ERROR)
     outcomes = kill_often(runs)
     wrong = [line for outcome in outcomes for line in outcome.wrong]
     for line in wrong:

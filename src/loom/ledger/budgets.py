@@ -16,7 +16,7 @@ import msgspec
 
 from loom.core.errors import BudgetExceeded, ConfigInvalid
 from loom.ledger.entry import Entry
-from loom.ledger.money import ZERO, add, usd
+from loom.ledger.money import ZERO, add, less, usd
 
 __all__ = [
     "Amount",
@@ -96,7 +96,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def left_usd(self) -> Decimal:
         """What another call may cost; 0 when the truth was dearer than its worst case."""
-        return max(ZERO, self.budget.limit - add(self.spent_usd, self.reserved_usd))
+        return max(ZERO, less(self.budget.limit, add(self.spent_usd, self.reserved_usd)))
 
     def __str__(self) -> str:
         """The figures in words."""
