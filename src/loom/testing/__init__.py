@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from loom.testing.chance import Chance
     from loom.testing.clock import FakeClock, FakeDice, no_waits
     from loom.testing.layers import LAYER_LAWS, LayerCase, LayerLaw, Witness, layer_contract
+    from loom.testing.limits import (
+        LIMIT_STORE_LAWS,
+        LimitStoreLaw,
+        MeteredCall,
+        MeteredVendor,
+        limit_store_contract,
+    )
     from loom.testing.seeded_line import Line, Weather
     from loom.testing.seeded_loop import Deadlock, LoopClock, SeededLoop
     from loom.testing.seeded_network import Fate, Host, Network
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAYER_LAWS",
+    "LIMIT_STORE_LAWS",
     "CallPlan",
     "Chance",
     "Deadlock",
@@ -38,8 +46,11 @@ __all__ = [
     "Host",
     "LayerCase",
     "LayerLaw",
+    "LimitStoreLaw",
     "Line",
     "LoopClock",
+    "MeteredCall",
+    "MeteredVendor",
     "Moment",
     "Mood",
     "Network",
@@ -58,6 +69,7 @@ __all__ = [
     "cancel_everywhere",
     "draw_plan",
     "layer_contract",
+    "limit_store_contract",
     "no_waits",
     "run_plan",
     "run_seed",
@@ -72,6 +84,13 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "loom.testing.chance": ("Chance",),
     "loom.testing.clock": ("FakeClock", "FakeDice", "no_waits"),
     "loom.testing.layers": ("LAYER_LAWS", "LayerCase", "LayerLaw", "Witness", "layer_contract"),
+    "loom.testing.limits": (
+        "LIMIT_STORE_LAWS",
+        "LimitStoreLaw",
+        "MeteredCall",
+        "MeteredVendor",
+        "limit_store_contract",
+    ),
     "loom.testing.seeded_line": ("Line", "Weather"),
     "loom.testing.seeded_loop": ("Deadlock", "LoopClock", "SeededLoop"),
     "loom.testing.seeded_network": ("Fate", "Host", "Network"),
