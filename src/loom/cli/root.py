@@ -22,7 +22,7 @@ from loom.core.version import VERSION
 
 __all__ = ["COMMANDS", "EXIT_CODES", "looms", "run"]
 
-COMMANDS = ("chat", "count", "demo", "fault-matrix", "models", "ping", "quote", "sim")
+COMMANDS = ("chat", "cost", "count", "demo", "fault-matrix", "models", "ping", "quote", "sim")
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
