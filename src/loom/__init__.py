@@ -98,8 +98,12 @@ if TYPE_CHECKING:
     from loom.core.secret import Secret
     from loom.core.timeline import Attempt, Timeline
     from loom.layers.breaker import Breaker
+    from loom.layers.limit_rate import RateLimit
+    from loom.layers.limiter import Limiter
     from loom.layers.retry_policy import RetryPolicy, RetryQuota
     from loom.layers.trace import Telemetry
+    from loom.ledger.budgets import Budget
+    from loom.ledger.contract import Ledger
 
 __all__ = [
     "AsyncMistral",
@@ -107,6 +111,7 @@ __all__ = [
     "Attempt",
     "AudioPart",
     "Breaker",
+    "Budget",
     "BudgetExceeded",
     "CallerError",
     "CapacityExceeded",
@@ -129,8 +134,10 @@ __all__ = [
     "LLMProvider",
     "LLMResponse",
     "Layer",
+    "Ledger",
     "LedgerUnavailable",
     "LimitExceeded",
+    "Limiter",
     "LoomError",
     "MalformedReply",
     "Message",
@@ -146,6 +153,7 @@ __all__ = [
     "PoolTimeout",
     "Price",
     "Quote",
+    "RateLimit",
     "RateLimitState",
     "RateLimited",
     "RawPart",
@@ -286,6 +294,10 @@ _HOMES = {
     "loom.core.secret": ("Secret",),
     "loom.core.timeline": ("Attempt", "Timeline"),
     "loom.layers.breaker": ("Breaker",),
+    "loom.layers.limit_rate": ("RateLimit",),
+    "loom.layers.limiter": ("Limiter",),
+    "loom.ledger.budgets": ("Budget",),
+    "loom.ledger.contract": ("Ledger",),
     "loom.layers.retry_policy": ("RetryPolicy", "RetryQuota"),
     "loom.layers.trace": ("Telemetry",),
 }

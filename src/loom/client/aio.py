@@ -10,6 +10,7 @@ from collections.abc import (
     Mapping,
 )
 from datetime import date, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,30 +18,35 @@ import msgspec
 
 from loom.catalog.dates import parse_as_of
 from loom.client import planning
+from loom.client.attribution import attributed
+from loom.client.checks import checked_fit, checked_flag, checked_number, checked_timeouts
+from loom.client.defaults import Defaults, changed_defaults
 from loom.client.discreet import discreet, discreet_async
-from loom.client.options import (
-    Defaults,
-    Messages,
-    build_request,
-    checked_fit,
-    checked_flag,
-    checked_number,
-    checked_timeouts,
-)
+from loom.client.options import Messages, build_request
 from loom.client.output import parsed_response
-from loom.client.steady import FallbackLike, checked_steadiness, checked_telemetry, find_key
+from loom.client.steady import (
+    STEADYING,
+    BudgetLike,
+    FallbackLike,
+    changed_steadiness,
+    checked_steadiness,
+    find_key,
+)
 from loom.client.stream import AsyncStream
 from loom.config.assemble import MISTRAL_BASE_URL, Assembled, assemble_mistral
 from loom.config.load import load_settings, normalise_base_url
 from loom.core.ambient import Clock, Dice, SystemClock
 from loom.core.errors import ConfigInvalid
 from loom.core.plan import Plan, Quote, TokenCount
-from loom.core.request import ChatRequest, Fit, Timeouts
+from loom.core.request import Attribution, ChatRequest, Fit, Priority, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
+from loom.layers.limit_rate import RateLimit
+from loom.layers.limiter import Limiter
 from loom.layers.retry_policy import RetryPolicy
 from loom.layers.trace import Telemetry
+from loom.ledger.contract import Ledger
 from loom.providers.key import Key
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
@@ -83,6 +89,17 @@ class AsyncMistral:
             stream says so with `Restarted`.
         skip_bad_events: Whether an event of a stream that cannot be read is left out, and
             counted in `metadata["skipped_events"]`; else it is an error.
+        rate_limit: Limits that calls keep before they are sent: they queue instead of being
+            refused. A `Limiter` may serve many clients; None: no limits of ours.
+        budget: What calls may cost: a `Budget`, an amount in US dollars, or a list of these;
+            the worst case is kept free before anything is sent. None: no limit.
+        ledger: Where each call has a durable row: "sqlite:///calls.db", a path, or a ledger;
+            None: nowhere (budgets are then kept in memory).
+        client_name: The client's name in the ledger; clients of one name share its budgets.
+        session: The conversation that calls belong to, unless they say so themselves.
+        tenant: Whose calls these are: those of different tenants queue fairly.
+        priority: "interactive", "normal" or "batch": who goes first when calls queue.
+        tags: Labels for costs.
         telemetry: Where spans and metrics of the calls go; None: nowhere. Needs the extra `otel`.
         dice: Draws the jitter of waits; for tests.
         clock: Tells time; for tests.
@@ -117,6 +134,14 @@ class AsyncMistral:
         fallback: FallbackLike | None = None,
         rescue: bool = False,
         skip_bad_events: bool = False,
+        rate_limit: RateLimit | Limiter | None = None,
+        budget: BudgetLike | None = None,
+        ledger: str | Path | Ledger | None = None,
+        client_name: str = "",
+        session: str | None = None,
+        tenant: str = "",
+        priority: Priority = "normal",
+        tags: Mapping[str, str] | None = None,
         telemetry: Telemetry | None = None,
         dice: Dice | None = None,
         clock: Clock | None = None,
@@ -135,6 +160,10 @@ class AsyncMistral:
             timeouts=checked_timeouts(timeouts or Timeouts(), limits),
             fit=checked_fit(fit),
             skip_bad_events=checked_flag("skip_bad_events", skip_bad_events),
+            attribution=attributed(
+                Attribution(),
+                {"session": session, "tenant": tenant, "priority": priority, "tags": tags or {}},
+            ),
         )
         if sim and (base_url is not None or api_key is not None):
             raise ConfigInvalid("sim=True brings its own address and key: give neither with it")
@@ -144,8 +173,12 @@ class AsyncMistral:
             address = normalise_base_url(base_url or settings.base_url or MISTRAL_BASE_URL)
             key = find_key(api_key, settings)
         try:
-            self._steadiness = checked_steadiness(retry, breaker, fallback, rescue=rescue)
-            self._telemetry = checked_telemetry(telemetry)
+            around = {
+                "retry": retry, "breaker": breaker, "rate_limit": rate_limit,
+                "fallback": fallback, "rescue": rescue, "budget": budget, "ledger": ledger,
+                "client_name": client_name, "telemetry": telemetry,
+            }  # fmt: skip
+            self._steadiness = checked_steadiness(around, self._clock)
             self._assemble = functools.partial(
                 assemble_mistral,
                 key=key,
@@ -158,9 +191,7 @@ class AsyncMistral:
                 as_of=self._as_of,
                 billed=self._release is None,
             )
-            self._assembled: Assembled = self._assemble(
-                steadiness=self._steadiness, telemetry=self._telemetry
-            )
+            self._assembled: Assembled = self._assemble(steadiness=self._steadiness)
         except BaseException:
             self._free()
             raise
@@ -188,8 +219,9 @@ class AsyncMistral:
                 protocol.
             options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
                 `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
-                `deadline_s`, `timeouts`, `fit`, `skip_bad_events`, `output` (a type: the answer
-                comes back as its value in `response.parsed`), `extra` (further body fields).
+                `deadline_s`, `timeouts`, `fit`, `skip_bad_events`, `session`, `tenant`,
+                `priority`, `tags`, `output` (a type: the answer comes back as its value in
+                `response.parsed`), `extra` (further body fields).
 
         Returns:
             The answer.
@@ -314,7 +346,9 @@ class AsyncMistral:
 
         Args:
             changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
-                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`, `telemetry`.
+                `fit`, `skip_bad_events`, `session`, `tenant`, `priority`, `tags`, `retry`,
+                `breaker`, `rate_limit`, `fallback`, `rescue`, `budget`, `ledger`, `client_name`,
+                `telemetry`.
 
         Returns:
             A client whose `aclose` does nothing: close the first one.
@@ -323,32 +357,17 @@ class AsyncMistral:
             InvalidRequest: If a value is out of its range.
             TypeError: If a name is not one of these.
         """
-        defaults = {name: changes.pop(name) for name in _DEFAULTS if name in changes}
-        for name in ("max_tokens", "temperature"):
-            if name in defaults:
-                checked_number(name, defaults[name])
-        if "fit" in defaults:
-            checked_fit(defaults["fit"])
-        if "skip_bad_events" in defaults:
-            checked_flag("skip_bad_events", defaults["skip_bad_events"])
-        timeouts = checked_timeouts(
-            changes.pop("timeouts", self._defaults.timeouts),
-            {field: changes.pop(name) for name, field in _LIMITS.items() if name in changes},
-        )
-        steadying = {name: changes.pop(name) for name in _STEADYING if name in changes}
-        telemetry = checked_telemetry(changes.pop("telemetry", self._telemetry))
+        defaults = changed_defaults(self._defaults, changes)
+        around = {name: changes.pop(name) for name in STEADYING if name in changes}
         if changes:
             raise TypeError(f"with_options() does not know {min(changes)!r}")
         twin = copy.copy(self)
-        if steadying or telemetry is not self._telemetry:
-            given = {**msgspec.structs.asdict(self._steadiness), **steadying}
-            steadiness = checked_steadiness(**given)
-            twin._steadiness, twin._telemetry = steadiness, telemetry  # noqa: SLF001 - a copy of itself
-            twin._assembled = self._assemble(steadiness=steadiness, telemetry=telemetry)  # noqa: SLF001 - a copy of itself
+        if around:
+            steadiness = changed_steadiness(self._steadiness, around, self._clock)
+            twin._steadiness = steadiness  # noqa: SLF001 - a copy of itself
+            twin._assembled = self._assemble(steadiness=steadiness)  # noqa: SLF001 - a copy of itself
         twin._release = _nothing  # noqa: SLF001 - a copy of itself
-        twin._defaults = msgspec.structs.replace(  # noqa: SLF001 - a copy of itself
-            self._defaults, timeouts=timeouts, **defaults
-        )
+        twin._defaults = defaults  # noqa: SLF001 - a copy of itself
         return twin
 
     async def aclose(self) -> None:
@@ -404,11 +423,6 @@ class AsyncMistral:
         if self._release is not None:
             self._release()
             self._release = None
-
-
-_DEFAULTS = ("model", "max_tokens", "temperature", "fit", "skip_bad_events")
-_STEADYING = ("retry", "breaker", "fallback", "rescue")
-_LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
 
 
 def _nothing() -> None:

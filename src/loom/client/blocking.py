@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,17 +14,20 @@ from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.options import Messages
 from loom.client.reader import Reader
-from loom.client.steady import FallbackLike
+from loom.client.steady import BudgetLike, FallbackLike
 from loom.client.stream import AsyncStream, begun_anew
 from loom.core.ambient import Clock, Dice
 from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
 from loom.core.plan import Plan, Quote, TokenCount
-from loom.core.request import Fit, Timeouts
+from loom.core.request import Fit, Priority, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
+from loom.layers.limit_rate import RateLimit
+from loom.layers.limiter import Limiter
 from loom.layers.retry_policy import RetryPolicy
 from loom.layers.trace import Telemetry
+from loom.ledger.contract import Ledger
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
 
@@ -67,6 +71,17 @@ class Mistral:
             stream says so with `Restarted`.
         skip_bad_events: Whether an event of a stream that cannot be read is left out, and
             counted in `metadata["skipped_events"]`; else it is an error.
+        rate_limit: Limits that calls keep before they are sent: they queue instead of being
+            refused. A `Limiter` may serve many clients; None: no limits of ours.
+        budget: What calls may cost: a `Budget`, an amount in US dollars, or a list of these;
+            the worst case is kept free before anything is sent. None: no limit.
+        ledger: Where each call has a durable row: "sqlite:///calls.db", a path, or a ledger;
+            None: nowhere (budgets are then kept in memory).
+        client_name: The client's name in the ledger; clients of one name share its budgets.
+        session: The conversation that calls belong to, unless they say so themselves.
+        tenant: Whose calls these are: those of different tenants queue fairly.
+        priority: "interactive", "normal" or "batch": who goes first when calls queue.
+        tags: Labels for costs.
         telemetry: Where spans and metrics of the calls go; None: nowhere. Needs the extra `otel`.
         dice: Draws the jitter of waits; for tests.
         clock: Tells time; for tests.
@@ -101,6 +116,14 @@ class Mistral:
         fallback: FallbackLike | None = None,
         rescue: bool = False,
         skip_bad_events: bool = False,
+        rate_limit: RateLimit | Limiter | None = None,
+        budget: BudgetLike | None = None,
+        ledger: str | Path | Ledger | None = None,
+        client_name: str = "",
+        session: str | None = None,
+        tenant: str = "",
+        priority: Priority = "normal",
+        tags: Mapping[str, str] | None = None,
         telemetry: Telemetry | None = None,
         dice: Dice | None = None,
         clock: Clock | None = None,
@@ -126,6 +149,14 @@ class Mistral:
             fallback=fallback,
             rescue=rescue,
             skip_bad_events=skip_bad_events,
+            rate_limit=rate_limit,
+            budget=budget,
+            ledger=ledger,
+            client_name=client_name,
+            session=session,
+            tenant=tenant,
+            priority=priority,
+            tags=tags,
             telemetry=telemetry,
             dice=dice,
             clock=clock,
@@ -157,8 +188,9 @@ class Mistral:
                 protocol.
             options: Any field of Mistral's chat request by its own name (`top_p`, `stop`,
                 `random_seed`, `response_format`, `tool_choice`, ...), and `model`, `timeout_s`,
-                `deadline_s`, `timeouts`, `fit`, `skip_bad_events`, `output` (a type: the answer
-                comes back as its value in `response.parsed`), `extra` (further body fields).
+                `deadline_s`, `timeouts`, `fit`, `skip_bad_events`, `session`, `tenant`,
+                `priority`, `tags`, `output` (a type: the answer comes back as its value in
+                `response.parsed`), `extra` (further body fields).
 
         Returns:
             The answer.
@@ -277,7 +309,9 @@ class Mistral:
 
         Args:
             changes: `model`, `max_tokens`, `temperature`, `timeout_s`, `deadline_s`, `timeouts`,
-                `fit`, `skip_bad_events`, `retry`, `breaker`, `fallback`, `rescue`, `telemetry`.
+                `fit`, `skip_bad_events`, `session`, `tenant`, `priority`, `tags`, `retry`,
+                `breaker`, `rate_limit`, `fallback`, `rescue`, `budget`, `ledger`, `client_name`,
+                `telemetry`.
 
         Returns:
             A client whose `close` does nothing: close the first one.

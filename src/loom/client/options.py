@@ -7,21 +7,28 @@ before anything is sent.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from difflib import get_close_matches
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import msgspec
 
 from loom.catalog.lookup import Catalog
+from loom.client.attribution import ATTRIBUTES, attributed
+from loom.client.checks import (
+    RANGES,
+    checked_fit,
+    checked_number,
+    checked_timeouts,
+    kind_of,
+)
+from loom.client.defaults import Defaults
 from loom.client.output import output_format
 from loom.core.errors import InvalidRequest, ModelNotFound
 from loom.core.messages import Message
 from loom.core.request import (
     ChatRequest,
-    Fit,
     NamedTool,
     ResponseFormat,
     Sampling,
@@ -37,14 +44,9 @@ from loom.wire.mistral.request import (
 )
 
 __all__ = [
-    "Defaults",
     "MessageLike",
     "Messages",
     "build_request",
-    "checked_fit",
-    "checked_flag",
-    "checked_number",
-    "checked_timeouts",
     "coerce_messages",
 ]
 
@@ -55,21 +57,6 @@ Messages: TypeAlias = MessageLike | Sequence[MessageLike]
 # reference page, "Configuration Parameters".
 _LONGEST_ANSWER = 32768
 
-# Numbers: lowest, highest, whether the lowest itself is allowed, whether it is whole.
-_RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "temperature": (0, 2, True, False),
-    "top_p": (0, 1, False, False),
-    "presence_penalty": (-2, 2, True, False),
-    "frequency_penalty": (-2, 2, True, False),
-    "repetition_penalty": (0, math.inf, False, False),
-    "max_tokens": (1, math.inf, True, True),
-    "min_tokens": (0, math.inf, True, True),
-    "top_k": (1, math.inf, True, True),
-    "random_seed": (0, math.inf, True, True),
-    "n": (1, math.inf, True, True),
-    "top_logprobs": (0, math.inf, True, True),
-    "top_prompt_logprobs": (0, math.inf, True, True),
-}
 _TYPES: dict[str, type] = {
     "parallel_tool_calls": bool,
     "safe_prompt": bool,
@@ -83,8 +70,8 @@ _TYPES: dict[str, type] = {
     "metadata": Mapping,
 }
 _SHAPED = ("stop", "tool_choice", "response_format", "prediction", "guardrails")
-_OURS = ("model", "output", "timeout_s", "deadline_s", "timeouts", "fit", "extra")
-_KNOWN = (*_RANGES, *_TYPES, *_SHAPED, *_OURS)
+_OURS = ("model", "output", "timeout_s", "deadline_s", "timeouts", "fit", *ATTRIBUTES, "extra")
+_KNOWN = (*RANGES, *_TYPES, *_SHAPED, *_OURS)
 _LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "top_prompt_logprobs")
 _LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
 _SAMPLED = frozenset(field.name for field in msgspec.structs.fields(Sampling))
@@ -100,27 +87,6 @@ _ELSEWHERE = {
     "function_call": "tool_choice",
     "thinking": "reasoning_effort",
 }
-
-
-class Defaults(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What a client fills in where a call says nothing.
-
-    Attributes:
-        model: The model's id or alias.
-        max_tokens: The longest answer.
-        temperature: How tokens are drawn.
-        timeouts: Limits by phase.
-        fit: What happens to a request beyond the model's window.
-        skip_bad_events: Whether an event of a stream that cannot be read is left out.
-    """
-
-    model: str
-    max_tokens: int | None
-    temperature: float | None
-    timeouts: Timeouts
-    fit: Fit = "error"
-    skip_bad_events: bool = False
 
 
 def build_request(
@@ -165,13 +131,14 @@ def build_request(
             timeouts=defaults.timeouts,
             fit=defaults.fit,
             skip_bad_events=defaults.skip_bad_events,
+            attribution=defaults.attribution,
         )
     _check_names(options)
     given = {name: value for name, value in options.items() if value is not None}
     given.setdefault("skip_bad_events", defaults.skip_bad_events)
     drawn: dict[str, Any] = {"max_tokens": defaults.max_tokens, "temperature": defaults.temperature}
     for name, value in given.items():
-        if name in _RANGES:
+        if name in RANGES:
             drawn[name] = checked_number(name, value)
         elif name in _TYPES:
             _check_type(name, value)
@@ -192,6 +159,7 @@ def build_request(
         guardrails=None if guardrails is None else tuple(_listed("guardrails", guardrails)),
         timeouts=_timeouts(given, defaults.timeouts),
         fit=checked_fit(given.get("fit", defaults.fit)),
+        attribution=attributed(defaults.attribution, given),
         extra=_extra(given),
         **{n: given[n] for n in _TYPES if n in given and n not in _LOGPROBS},
     )
@@ -216,110 +184,12 @@ def coerce_messages(messages: Messages) -> tuple[Message, ...]:
             given = [given]
         elif not isinstance(given, Iterable) or isinstance(given, bytes | bytearray):
             raise InvalidRequest(
-                f"messages must be a string, a Message, a dict or a list, not {_kind(given)}"
+                f"messages must be a string, a Message, a dict or a list, not {kind_of(given)}"
             )
     every = tuple([_message(message, i) for i, message in enumerate(given)])
     if not every:
         raise InvalidRequest("messages must hold at least one message")
     return every
-
-
-def checked_fit(value: Any) -> Fit:
-    """
-    What happens to a request beyond the model's window.
-
-    Args:
-        value: "error" or "slide".
-
-    Returns:
-        The value itself.
-
-    Raises:
-        InvalidRequest: If it is neither.
-    """
-    if value in ("error", "slide"):
-        return cast("Fit", value)
-    raise InvalidRequest(f"'fit' must be 'error' or 'slide', not {value!r}")
-
-
-def checked_flag(name: str, value: Any) -> bool:
-    """
-    A switch.
-
-    Args:
-        name: The option.
-        value: True or False.
-
-    Returns:
-        The value itself.
-
-    Raises:
-        InvalidRequest: If it is neither.
-    """
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"'{name}' must be True or False, not {_kind(value)}")
-    return value
-
-
-def checked_number(name: str, value: Any) -> Any:
-    """
-    A number within its range.
-
-    Args:
-        name: The option.
-        value: What was given.
-
-    Returns:
-        The value itself.
-
-    Raises:
-        InvalidRequest: In the words of the reference page: `'temperature' must be between 0
-            and 2`.
-    """
-    low, high, closed, whole = _RANGES[name]
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        wanted = "a whole number" if whole else "a number"
-        raise InvalidRequest(f"'{name}' must be {wanted}, not {_kind(value)}")
-    if not (low <= value <= high) or (value == low and not closed):
-        if high == math.inf:
-            bounds = f"at least {low:g}" if closed else f"above {low:g}"
-        else:
-            bounds = f"between {low:g} and {high:g}" if closed else f"above {low:g}, up to {high:g}"
-        raise InvalidRequest(f"'{name}' must be {bounds}")
-    return value
-
-
-def checked_timeouts(base: Timeouts, limits: Mapping[str, float | timedelta]) -> Timeouts:
-    """
-    Limits by phase, some of them replaced.
-
-    Args:
-        base: What holds otherwise.
-        limits: `first_byte_s` (1 to 600) and `total_s` (above 0), as seconds or timedeltas.
-
-    Returns:
-        The limits.
-
-    Raises:
-        InvalidRequest: If one is no duration, or out of range; it is named as callers name it.
-    """
-    if not isinstance(base, Timeouts):
-        raise InvalidRequest(f"'timeouts' must be a Timeouts, not {_kind(base)}")
-    if not limits:
-        return base
-    changes = {field: _seconds(field, value) for field, value in limits.items()}
-    return msgspec.structs.replace(base, **changes)
-
-
-def _seconds(field: str, value: Any) -> float:
-    name = {"first_byte_s": "timeout_s", "total_s": "deadline_s"}[field]
-    low, high = (1, 600) if field == "first_byte_s" else (0.001, 86400)
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise InvalidRequest(f"'{name}' must be seconds or a timedelta, not {_kind(value)}")
-    if not low <= number <= high:
-        raise InvalidRequest(f"'{name}' must be between {low:g} and {high:g} seconds")
-    return float(number)
 
 
 def _message(value: Any, position: int) -> Message:
@@ -355,7 +225,7 @@ def _check_names(options: Mapping[str, Any]) -> None:
 
 def _check_model(model: Any, catalog: Catalog, on: date) -> None:
     if not isinstance(model, str) or not model.strip():
-        raise InvalidRequest(f"'model' must be a model id that is not empty, not {_kind(model)}")
+        raise InvalidRequest(f"'model' must be a model id that is not empty, not {kind_of(model)}")
     if model != model.strip() or not model.isprintable():
         raise InvalidRequest(f"'model' must hold no white space around it: {model!r}")
     if catalog.misspelt(model, on):
@@ -377,7 +247,7 @@ def _check_type(name: str, value: Any) -> None:
     wanted = _TYPES[name]
     if not isinstance(value, wanted):
         said = {bool: "True or False", str: "a string"}.get(wanted, "a dict")
-        raise InvalidRequest(f"'{name}' must be {said}, not {_kind(value)}")
+        raise InvalidRequest(f"'{name}' must be {said}, not {kind_of(value)}")
 
 
 def _stop(value: Any) -> str | tuple[str, ...]:
@@ -425,15 +295,11 @@ def _timeouts(given: Mapping[str, Any], default: Timeouts) -> Timeouts:
 def _extra(given: Mapping[str, Any]) -> dict[str, Any]:
     more = given.get("extra", {})
     if not isinstance(more, Mapping):
-        raise InvalidRequest(f"'extra' must be a dict of body fields, not {_kind(more)}")
+        raise InvalidRequest(f"'extra' must be a dict of body fields, not {kind_of(more)}")
     return {**{name: given[name] for name in _LOGPROBS if name in given}, **more}
 
 
 def _listed(name: str, value: Any) -> list[Any]:
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        raise InvalidRequest(f"'{name}' must be a list, not {_kind(value)}")
+        raise InvalidRequest(f"'{name}' must be a list, not {kind_of(value)}")
     return list(value)
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else type(value).__name__

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from loom.config.secrets import find_api_key
 from loom.config.settings import Settings
 from loom.config.steadiness import Steadiness
+from loom.core.ambient import Clock
 from loom.core.errors import ConfigInvalid
 from loom.core.provider import LLMProvider
 from loom.core.route import Fallback, Route, RouteLike
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
+from loom.layers.limit_rate import RateLimit
+from loom.layers.limiter import Limiter
 from loom.layers.retry_policy import RetryPolicy
 from loom.layers.trace import Telemetry
+from loom.ledger.budgets import Budget
+from loom.ledger.contract import Ledger
 from loom.providers.key import Key
 
-__all__ = ["FallbackLike", "KeyLike", "checked_steadiness", "checked_telemetry", "find_key"]
+__all__ = [
+    "STEADYING",
+    "BudgetLike",
+    "FallbackLike",
+    "KeyLike",
+    "changed_steadiness",
+    "checked_steadiness",
+    "find_key",
+]
 
 FallbackLike: TypeAlias = RouteLike | Iterable[RouteLike] | Fallback
 """Where else a call may go, as people write it."""
+
+BudgetLike: TypeAlias = Budget | Decimal | str | int | Iterable[Budget | Decimal | str | int]
+"""One budget or several; an amount alone limits all calls of the client."""
 
 KeyLike: TypeAlias = str | Secret | Callable[[], str | Secret]
 """A key, or a function that gives it."""
@@ -48,15 +66,14 @@ def find_key(given: KeyLike | None, settings: Settings) -> Key:
     return Key(find_api_key(given, settings=settings).secret)
 
 
-def checked_steadiness(retry: Any, breaker: Any, fallback: Any, *, rescue: bool) -> Steadiness:
+def checked_steadiness(given: Mapping[str, Any], clock: Clock) -> Steadiness:
     """
-    What keeps a client up, from its arguments.
+    What stands around a client, from its arguments.
 
     Args:
-        retry: A policy; None: no retries.
-        breaker: A breaker; None: none.
-        fallback: Routes in any of the accepted forms; None: none.
-        rescue: Whether a route is left in the middle of its answer too.
+        given: By the names of the arguments: `retry`, `breaker`, `rate_limit`, `fallback`,
+            `rescue`, `budget`, `ledger`, `client_name`, `telemetry`.
+        clock: Dates the rows of a ledger.
 
     Returns:
         The value.
@@ -64,35 +81,100 @@ def checked_steadiness(retry: Any, breaker: Any, fallback: Any, *, rescue: bool)
     Raises:
         ConfigInvalid: If one is of another type, or `rescue` has no route to go to.
     """
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        raise ConfigInvalid(f"'retry' must be a RetryPolicy or None, not {_kind(retry)}")
-    if breaker is not None and not isinstance(breaker, Breaker):
-        raise ConfigInvalid(f"'breaker' must be a Breaker or None, not {_kind(breaker)}")
-    if fallback is None and rescue:
+    for name, kind, how in _KINDS:
+        value = given[name]
+        if value is not None and not isinstance(value, kind):
+            raise ConfigInvalid(f"'{name}' must be {how} or None, not {_kind(value)}")
+    fallback = _fallback(given["fallback"])
+    if fallback is None and given["rescue"]:
         raise ConfigInvalid(
             "rescue=True begins an answer anew on another route: name one with fallback=[...]"
         )
-    return Steadiness(retry=retry, breaker=breaker, fallback=_fallback(fallback), rescue=rescue)
+    budgets = _budgets(given["budget"])
+    ledger, owned = _ledger(given["ledger"], clock, needed=bool(budgets))
+    limit = given["rate_limit"]
+    return Steadiness(
+        retry=given["retry"],
+        breaker=given["breaker"],
+        limiter=Limiter(limit) if isinstance(limit, RateLimit) else limit,
+        fallback=fallback,
+        rescue=bool(given["rescue"]),
+        ledger=ledger,
+        budgets=budgets,
+        client=given["client_name"],
+        owned=owned,
+        telemetry=given["telemetry"],
+    )
 
 
-def checked_telemetry(telemetry: Any) -> Telemetry | None:
+def changed_steadiness(
+    steadiness: Steadiness, changes: Mapping[str, Any], clock: Clock
+) -> Steadiness:
     """
-    Where spans and metrics go, from an argument.
+    What stands around a client, some of it replaced; limits and ledger are shared.
 
     Args:
-        telemetry: A `Telemetry`; None: nowhere.
+        steadiness: The first client's.
+        changes: By the names of the arguments.
+        clock: Dates the rows of a ledger.
 
     Returns:
-        The same.
+        The value.
 
     Raises:
-        ConfigInvalid: If it is something else.
+        ConfigInvalid: As `checked_steadiness`.
     """
-    if telemetry is None or isinstance(telemetry, Telemetry):
-        return telemetry
-    raise ConfigInvalid(
-        f"'telemetry' must be a Telemetry or None, not {_kind(telemetry)}: telemetry=Telemetry()"
-    )
+    kept = {
+        "retry": steadiness.retry,
+        "breaker": steadiness.breaker,
+        "rate_limit": steadiness.limiter,
+        "fallback": steadiness.fallback,
+        "rescue": steadiness.rescue,
+        "budget": steadiness.budgets or None,
+        "ledger": steadiness.ledger,
+        "client_name": steadiness.client,
+        "telemetry": steadiness.telemetry,
+    }
+    return checked_steadiness({**kept, **changes}, clock)
+
+
+STEADYING = (
+    "retry", "breaker", "rate_limit", "fallback", "rescue", "budget", "ledger", "client_name",
+    "telemetry",
+)  # fmt: skip
+"""The arguments that `checked_steadiness` reads."""
+
+_KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("retry", RetryPolicy, "a RetryPolicy"),
+    ("breaker", Breaker, "a Breaker"),
+    ("rate_limit", (RateLimit, Limiter), "a RateLimit, a Limiter"),
+    ("client_name", str, "a string"),
+    ("telemetry", Telemetry, "a Telemetry"),
+)
+
+
+def _budgets(given: Any) -> tuple[Budget, ...]:
+    if given is None:
+        return ()
+    each = (given,) if isinstance(given, Budget | str | int | Decimal | float) else tuple(given)
+    # An amount alone is the plainest budget there is.
+    return tuple(one if isinstance(one, Budget) else Budget(limit_usd=one) for one in each)
+
+
+def _ledger(given: Any, clock: Clock, *, needed: bool) -> tuple[Ledger | None, bool]:
+    if given is None and not needed:
+        return None, False
+    from loom.ledger.open import open_ledger  # noqa: PLC0415 - only who keeps one pays
+
+    if given is None:
+        return open_ledger("memory:", clock=clock), True
+    if isinstance(given, str | Path):
+        return open_ledger(given, clock=clock), True
+    if Ledger not in type(given).__mro__:
+        raise ConfigInvalid(
+            f"'ledger' must be 'sqlite:///FILE', a path or a ledger, not {_kind(given)}"
+        )
+    return given, False
 
 
 def _sought(find: Callable[[], Secret]) -> Key:

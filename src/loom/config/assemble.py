@@ -3,20 +3,24 @@ The composition root: which layers stand around a provider, and in which order.
 
 The order is said here and nowhere else, outermost first:
 
-    Tracing(Costing(FallingBack([Fitting(Retrying(Breaking(WiredProvider))), ...])))
+    Tracing(Accounting(Costing(FallingBack(
+        [Fitting(Retrying(Breaking(Limiting(WiredProvider)))), ...]))))
 
-*Tracing* is outermost, so that it tells of the whole call, with its price. *Costing* is outside
+*Tracing* is outermost, so that it tells of the whole call, with its price. *Accounting* keeps money
+free before anything is sent and writes the row of the ledger, where there is one: one row for each
+call, whoever answered. *Costing* is inside it, so that rows have prices, and outside
 the routes, so that whoever answers is priced once. *FallingBack* stands there if there
 are routes to fall back on; each has its own layers, for its own model, key and address. *Fitting*
 is outside what waits: what does not fit into the model's window is not sent, and costs nothing.
 *Retrying* is outside *Breaking*, so that the breaker counts every attempt, and ends the retries
-when it opens.
+when it opens. *Limiting* is innermost: the vendor counts every request, and an open breaker uses
+no permits.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,10 +37,12 @@ from loom.core.model import ModelCard
 from loom.core.plan import TokenCount
 from loom.core.provider import LayerFactory, LLMProvider, compose
 from loom.core.route import Route
+from loom.layers.account import Accounting
 from loom.layers.breaker import Breaking
 from loom.layers.cost import Costing
+from loom.layers.limit import Limiting
 from loom.layers.retry import Retrying
-from loom.layers.trace import Telemetry, Tracing
+from loom.layers.trace import Tracing
 from loom.layers.window import Fitting, Window
 from loom.providers.fallback import Branch, FallingBack
 from loom.providers.key import Key
@@ -89,7 +95,6 @@ def assemble_mistral(
     as_of: date | None = None,
     billed: bool = True,
     steadiness: Steadiness = Steadiness(),  # noqa: B008 - a frozen value
-    telemetry: Telemetry | None = None,
 ) -> Assembled:
     """
     A Mistral provider with its layers.
@@ -104,8 +109,7 @@ def assemble_mistral(
         dice: Draws the jitter of waits.
         as_of: The day whose models and prices hold; None: the day of each call.
         billed: False for the simulator: the age of a price that nobody pays is no news.
-        steadiness: What keeps it up.
-        telemetry: Where spans and metrics go; None: nowhere.
+        steadiness: What stands around it.
 
     Returns:
         The provider and its catalogue.
@@ -118,6 +122,12 @@ def assemble_mistral(
         _warn_if_stale(catalog, model, clock.now().date())
     dialect = MistralDialect()
     window = Window(dialect, _count_prompt)
+
+    def group(model: str) -> str:
+        # The vendor counts for a model, whatever alias it was asked by.
+        card = catalog.find(model, as_of or clock.now().date())
+        return model if card is None else card.id
+
     assembly = _Assembly(
         key=key,
         model=model,
@@ -130,13 +140,35 @@ def assemble_mistral(
         fitting=lambda inner: Fitting(
             inner, window=window, catalog=catalog, clock=clock, as_of=as_of
         ),
+        group=group,
         steadiness=steadiness,
     )
+    around: list[LayerFactory] = [
+        lambda inner: Tracing(
+            inner,
+            clock=clock,
+            telemetry=steadiness.telemetry,
+            old_metrics=not wants_latest_genai_names(),
+        )
+    ]
+    ledger = steadiness.ledger
+    if ledger is not None:
+        around.append(
+            lambda inner: Accounting(
+                inner,
+                ledger=ledger,
+                budgets=steadiness.budgets,
+                catalog=catalog,
+                clock=clock,
+                as_of=as_of,
+                scope=lambda: ("", key.fingerprint),
+                client=steadiness.client,
+                owned=steadiness.owned,
+            )
+        )
     provider = compose(
         assembly.provider(),
-        lambda inner: Tracing(
-            inner, clock=clock, telemetry=telemetry, old_metrics=not wants_latest_genai_names()
-        ),
+        *around,
         lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of),
     )
     return Assembled(provider=provider, catalog=catalog, window=window, as_of=as_of)
@@ -154,6 +186,7 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     dice: Dice
     fitting: LayerFactory
+    group: Callable[[str], str]
     steadiness: Steadiness
 
     def provider(self) -> LLMProvider:
@@ -202,6 +235,17 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
             layers.append(
                 lambda inner: Breaking(
                     inner, breaker=kept, clock=clock, scope=lambda: endpoint.scope
+                )
+            )
+        limiter = self.steadiness.limiter
+        if limiter is not None:
+            layers.append(
+                lambda inner: Limiting(
+                    inner,
+                    limiter=limiter,
+                    clock=clock,
+                    scope=lambda: endpoint.scope,
+                    group=self.group,
                 )
             )
         return layers
