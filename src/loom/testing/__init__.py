@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loom.testing.chance import Chance
     from loom.testing.clock import FakeClock, FakeDice, no_waits
     from loom.testing.layers import LAYER_LAWS, LayerCase, LayerLaw, Witness, layer_contract
+    from loom.testing.ledger import LEDGER_LAWS, LedgerLaw, LedgerMaker, ledger_contract
     from loom.testing.limits import (
         LIMIT_STORE_LAWS,
         LimitStoreLaw,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAYER_LAWS",
+    "LEDGER_LAWS",
     "LIMIT_STORE_LAWS",
     "CallPlan",
     "Chance",
@@ -91,6 +93,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "MeteredVendor",
         "limit_store_contract",
     ),
+    "loom.testing.ledger": ("LEDGER_LAWS", "LedgerLaw", "LedgerMaker", "ledger_contract"),
     "loom.testing.seeded_line": ("Line", "Weather"),
     "loom.testing.seeded_loop": ("Deadlock", "LoopClock", "SeededLoop"),
     "loom.testing.seeded_network": ("Fate", "Host", "Network"),
