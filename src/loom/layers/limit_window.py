@@ -144,7 +144,7 @@ def _number(bucket: tuple[int, int, int]) -> int:
     return bucket[0]
 
 
-def pace_wait_s(owed_until_s: float, cost_s: float, burst_s: float, now_s: float) -> float:
+def pace_wait_s(owed_until_s: float, takes_s: float, burst_s: float, now_s: float) -> float:
     """
     Seconds until something may leave at an even pace (GCRA).
 
@@ -153,7 +153,7 @@ def pace_wait_s(owed_until_s: float, cost_s: float, burst_s: float, now_s: float
 
     Args:
         owed_until_s: When what left before is paid for, in seconds of a monotonic clock.
-        cost_s: What it costs.
+        takes_s: What it costs.
         burst_s: How much may be owed.
         now_s: Seconds of the same clock.
 
@@ -165,4 +165,4 @@ def pace_wait_s(owed_until_s: float, cost_s: float, burst_s: float, now_s: float
     owed_s = owed_until_s - now_s
     if owed_s <= 0:
         return 0.0
-    return max(0.0, min(owed_s, owed_s + cost_s - burst_s))
+    return max(0.0, min(owed_s, owed_s + takes_s - burst_s))

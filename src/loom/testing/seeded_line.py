@@ -12,11 +12,12 @@ import asyncio
 import errno
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from loom.testing.chance import Chance
+if TYPE_CHECKING:
+    from loom.testing.chance import Chance
 
 __all__ = ["Line", "Link", "Weather"]
 
