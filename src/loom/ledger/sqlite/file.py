@@ -133,12 +133,13 @@ def version_of(path: Path) -> int:
     return version
 
 
-def lock_for_writing(path: Path) -> sqlite3.Connection:
+def lock_for_writing(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
     """
     Become the one process that writes a file; the lock ends with the process, however it ends.
 
     Args:
         path: The ledger's file.
+        wait_s: How long to wait for another process to end, in seconds.
 
     Returns:
         What holds the lock until it is closed.
@@ -150,7 +151,7 @@ def lock_for_writing(path: Path) -> sqlite3.Connection:
     _touch(beside)
     # A lock of SQLite's, in a file of its own: it works on every system, ends with a killed
     # process, and a child after a fork does not have it.
-    lock = sqlite3.connect(beside, timeout=0, isolation_level=None)
+    lock = sqlite3.connect(beside, timeout=wait_s, isolation_level=None)
     try:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:

@@ -239,7 +239,10 @@ class SqliteLedger(Ledger):
     async def _read(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
         if not self.path.exists():
             return nothing
-        if await asyncio.to_thread(version_of, self.path) < VERSION:
+        version = await asyncio.to_thread(version_of, self.path)
+        if not version:
+            return nothing
+        if version < VERSION:
             # Its first writer brings it up to this version.
             await self._at_work().answer(Ask(lambda _: None))
         return await asyncio.to_thread(self._asked, question)
