@@ -21,6 +21,7 @@ from loom.ledger.contract import Receipt, Ticket
 from loom.ledger.memory import MemoryLedger
 from loom.ledger.sqlite.desk import Desk, Terms
 from loom.ledger.sqlite.orders import Ask, Order, Prune, Reserve, Settle, TopUp
+from loom.ledger.sqlite.rows import encode
 from loom.ledger.sqlite.spill import Spill
 from loom.ledger.sqlite.store import SqliteLedger
 
@@ -180,6 +181,33 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert (0,) == connection.execute("PRAGMA user_version").fetchone()
     Desk(Terms(path=path, clock=JumpingClock())).close()
+
+
+def test_a_line_that_was_cut_off_takes_no_other_with_it(tmp_path: Path, office: Office) -> None:
+    """A row that is appended after half a line is whole."""
+    row = encode(office.reserve().entry)
+    spill = Spill(tmp_path / "spilled.db")
+    spill.append([row])
+    with spill.path.open("ab") as file:
+        file.write(b'\n["0661')
+    spill.append([row, row])
+
+    assert [row, row, row] == spill.rows()
+
+
+def test_a_spilled_row_changes_none_that_is_over(office: Office) -> None:
+    """One that the database took after all stays as the database has it."""
+    ticket = office.reserve()
+    office.do(released(ticket))
+    Spill(office.terms.path).append([encode(closed(ticket.entry, "uncertain"))])
+    office.desk.close()
+
+    desk = Desk(office.terms)
+    row = desk.row(ticket.entry.id)
+    desk.close()
+
+    assert row is not None
+    assert "released" == row.state
 
 
 @pytest.mark.anyio
