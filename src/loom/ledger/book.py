@@ -199,6 +199,23 @@ class Book:
         self._move(self.open[entry.id], entry)
         self.open[entry.id] = entry
 
+    def resume(self, row: Entry | None, entry: Entry, budgets: Sequence[Budget]) -> None:
+        """
+        Take up a call that began with another book.
+
+        Args:
+            row: How it stands; None: nowhere.
+            entry: Its open row.
+            budgets: What it was fitted into.
+        """
+        for budget in budgets:
+            self.account(budget.scope(entry))
+        reserved_usd = entry.reserved_usd if row is None else row.reserved_usd
+        entry = msgspec.structs.replace(entry, state="open", reserved_usd=reserved_usd)
+        self._move(row, entry)
+        self.open[entry.id] = entry
+        self._budgets[entry.id] = tuple(budgets)
+
     def standings(self, opening: Opening, budgets: Sequence[Budget]) -> tuple[Standing, ...]:
         """
         Where the budgets of a call stand.

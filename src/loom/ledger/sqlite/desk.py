@@ -29,7 +29,7 @@ from loom.ledger.money import add
 from loom.ledger.sqlite import reader
 from loom.ledger.sqlite.file import Connect, lock_for_writing, open_for_writing, plain_connect
 from loom.ledger.sqlite.orders import Answer, Order, Workplace
-from loom.ledger.sqlite.rows import SAVE_ROWS, SAVE_TAGS, encode, encode_tags
+from loom.ledger.sqlite.rows import SAVE_ROWS, SAVE_TAGS, encode, encode_tags, tags_in
 from loom.ledger.sqlite.spill import Spill
 from loom.ledger.sqlite.trouble import Trouble, trouble_of, unavailable
 
@@ -50,6 +50,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         clock: Dates the rows.
         busy_s: How long a commit waits for another program's lock, in seconds.
         patience_s: How long calls wait in all for such a lock before they are refused.
+        lock_s: How long to wait for another process that writes the file, in seconds.
         probe_s: How often a file in trouble is tried again, in seconds.
         most_queued: Calls that may wait to be written; more are refused.
         keep_days: Rows older than this go by themselves; None: none do.
@@ -62,6 +63,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     busy_s: float = 5.0
     patience_s: float = 30.0
+    lock_s: float = 0.0
     probe_s: float = 1.0
     most_queued: int = 10_000
     keep_days: int | None = None
@@ -96,7 +98,7 @@ class Desk(Workplace):
         self._tries = 0
         self._pruned_on: date | None = None
         self._spill = Spill(terms.path)
-        self._lock = lock_for_writing(terms.path)
+        self._lock = lock_for_writing(terms.path, terms.lock_s)
         try:
             since = f"{terms.clock.now():%Y-%m-%d %H:%M:%S} UTC"
             self._connection, number = open_for_writing(
@@ -338,6 +340,7 @@ class Desk(Workplace):
         try:
             if left:
                 execute(SAVE_ROWS, (_array(left),))
+                execute(SAVE_TAGS, (_array(tags_in(left)),))
             # The lock is ours, so whoever had these calls on their way is gone.
             lost = execute("UPDATE calls SET state = 'uncertain' WHERE state = 'open'").rowcount
             execute("COMMIT")

@@ -20,7 +20,7 @@ from loom.ledger.closing import closed
 from loom.ledger.contract import Receipt, Ticket
 from loom.ledger.entry import Entry, Opening
 
-__all__ = ["Answer", "Ask", "Order", "Prune", "Reserve", "Settle", "TopUp", "Workplace"]
+__all__ = ["Answer", "Ask", "Order", "Prune", "Reserve", "Resume", "Settle", "TopUp", "Workplace"]
 
 Answer: TypeAlias = Any
 """What an order gives: a value, or an exception to raise."""
@@ -174,6 +174,27 @@ class TopUp(Order):
         if self._before is not None and self._before.id in desk.book.open:
             desk.book.restore(self._before)
             desk.never_write(self._before.id)
+
+
+class Resume(Order):
+    """
+    Take up a call whose row an earlier writer left uncertain; one that is over stays over.
+
+    Args:
+        ticket: The reservation.
+        budgets: What it was fitted into.
+    """
+
+    def __init__(self, ticket: Ticket, budgets: Sequence[Budget]) -> None:
+        super().__init__()
+        self._entry = ticket.entry
+        self._budgets = budgets
+
+    def do(self, desk: Workplace) -> None:
+        """Open it in the book; nothing is written until it is settled."""
+        row = desk.row(self._entry.id)
+        if self._entry.id not in desk.book.open and (row is None or row.state == "uncertain"):
+            desk.book.resume(row, self._entry, self._budgets)
 
 
 class Settle(Order):

@@ -7,6 +7,7 @@ given back once a batch and not once a row, so a busy event loop does not slow t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "encode",
     "encode_tags",
     "moment",
+    "tags_in",
     "tags_of",
 ]
 
@@ -161,6 +163,25 @@ def tags_of(text: str) -> dict[str, str]:
         Names and values.
     """
     return _TAGS.decode(text) if text else {}
+
+
+def tags_in(rows: Iterable[bytes]) -> list[bytes]:
+    """
+    The tags of rows that are JSON already.
+
+    Args:
+        rows: As `encode` makes them.
+
+    Returns:
+        An array of name, value and id for each.
+    """
+    place = FIELDS.index("tags")
+    each = [msgspec.json.decode(row) for row in rows]
+    return [
+        _ENCODER.encode([name, value, row[0]])
+        for row in each
+        for name, value in tags_of(row[place]).items()
+    ]
 
 
 def moment(micros_since: int) -> datetime:

@@ -3,6 +3,9 @@ The emergency file: settled rows that the database could not take, one JSON line
 
 It stands beside the database as `NAME.emergency`. Rows come out of it into the database when that
 can be written again, and at the next start; a line that a crash cut off is left out.
+
+That file is the writer's own. A process that cannot become the writer leaves each row in a file of
+its own, `NAME.emergency-...`, written whole or not at all; the next writer takes it in.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 import msgspec
@@ -29,6 +33,7 @@ class Spill:
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.emergency")
+        self._taken: list[Path] = []
 
     def append(self, rows: Iterable[bytes]) -> None:
         """
@@ -57,16 +62,46 @@ class Spill:
         Returns:
             JSON arrays, the oldest first.
         """
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
+        self._taken = self._left()
+        lines = [line for path in self._taken for line in path.read_bytes().splitlines()]
         return [line for line in lines if _whole(line)]
 
+    def leave(self, name: str, row: bytes) -> Path:
+        """
+        Leave a row without being the writer; it is on the disk when this returns.
+
+        Args:
+            name: Hexadecimal digits; of forms of one row the one of the larger name counts.
+            row: A JSON array.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError: If that fails.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.path.with_name(f"{self.path.name}-{name}")
+        draft = path.with_name(f"{path.name}.part")
+        handle = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        try:
+            os.write(handle, row)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        draft.replace(path)
+        return path
+
     def clear(self) -> None:
-        """Remove the file: its rows are in the database."""
-        with suppress(FileNotFoundError):
-            self.path.unlink()
+        """Remove the writer's file, and those that were taken in: their rows are saved."""
+        for path in (self.path, *self._taken):
+            with suppress(FileNotFoundError):
+                path.unlink()
+        self._taken = []
+
+    def _left(self) -> list[Path]:
+        beside = self.path.parent.glob(f"{escape(self.path.name)}-*[0-9a-f]")
+        return [path for path in (self.path, *sorted(beside)) if path.exists()]
 
 
 def _whole(line: bytes) -> bool:
