@@ -11,6 +11,7 @@ import msgspec
 import rich_click as click
 
 from loom.cli.connect import connect, connection_options, steady, steady_options
+from loom.cli.keep import account_options, accounts
 from loom.cli.listen import Listener
 from loom.cli.options import DOLLARS, common_options, pass_terminal
 from loom.cli.prompt import prompt_options, read_question
@@ -35,6 +36,7 @@ _EPILOG = (
 @prompt_options
 @connection_options
 @steady_options
+@account_options
 @click.option("--schema", type=click.Path(path_type=Path), help="Answer as this JSON schema says.")
 @click.option("--temperature", type=float, metavar="X", help="0 to 2: how freely words are drawn.")
 @click.option("--max-tokens", type=int, metavar="N", help="The longest answer.")
@@ -66,9 +68,13 @@ def chat(context: click.RichContext, terminal: Terminal, /, **given: Any) -> Non
     as_of: date | None = given["as_of"]
     dry: bool = given["dry_run"]
     model = given["model"] or options.pop("model", None)
-    with connect(
-        terminal, model=model, sim=given["sim"], as_of=as_of, offline=dry, **steady(given)
-    ) as client:
+    more = steady(given)
+    with (
+        accounts(given, offline=dry) as money,
+        connect(
+            terminal, model=model, sim=given["sim"], as_of=as_of, offline=dry, **more, **money
+        ) as client,
+    ):
         if given["max_cost"] is not None:
             _check_cost(terminal, client, question.messages, options, given["max_cost"])
         listener = Listener(terminal, client, as_of=as_of)

@@ -1,0 +1,199 @@
+"""What a command that asks a model writes down, and what it may spend."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import rich_click as click
+
+from loom.cli.book import TAG, ledger_path
+from loom.config.load import load_settings
+
+if TYPE_CHECKING:
+    from loom.layers.limit_rate import RateLimit
+    from loom.ledger.budgets import Budget
+
+__all__ = [
+    "BUDGET_PATIENCE_S",
+    "CLIENT",
+    "PATIENCE_S",
+    "RATE_LIMIT",
+    "account_options",
+    "accounts",
+    "parse_budget",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CLIENT = "looms"
+"""The name of the command line in the ledger; its budgets are those of this client."""
+
+PATIENCE_S = 3.0
+"""How long a call waits for another program that writes the ledger, in seconds."""
+
+BUDGET_PATIENCE_S = 10.0
+"""The same for a call that must fit into a budget: it is refused if the ledger cannot be had."""
+
+_BUDGET = re.compile(r"\$?([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/(day|week|month))?")
+_RATE = re.compile(r"([0-9_]+)?(?:/([0-9_]+))?")
+_PLANS = ("free", "starter", "pro")
+
+
+class _Budget(click.ParamType["Budget"]):
+    name = "budget"
+
+    def convert(
+        self, value: str | Budget, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Budget:
+        """Read `5` or `5/month`."""
+        if not isinstance(value, str):
+            return value
+        budget = parse_budget(value)
+        if budget is None:
+            self.fail(
+                f"{value!r} is no budget: give USD, USD/day, USD/week or USD/month", param, ctx
+            )
+        return budget
+
+
+class _RateLimit(click.ParamType["RateLimit"]):
+    name = "rate limit"
+
+    def convert(
+        self, value: str | RateLimit, param: click.Parameter | None, ctx: click.Context | None
+    ) -> RateLimit:
+        """Read `starter`, `60/500000`, `60` or `/500000`."""
+        from loom.layers.limit_rate import RateLimit  # noqa: PLC0415 - start-up time
+
+        if isinstance(value, RateLimit):
+            return value
+        if value in _PLANS:
+            limit: RateLimit = getattr(RateLimit, value)()
+            return limit
+        match = _RATE.fullmatch(value)
+        numbers = [None if part is None else int(part) for part in match.groups()] if match else []
+        if not any(numbers) or 0 in numbers:
+            self.fail(
+                f"{value!r} is no rate limit: give {', '.join(_PLANS)} or RPM/TPM, for example"
+                " 60/500000",
+                param,
+                ctx,
+            )
+        return RateLimit(requests_per_minute=numbers[0], tokens_per_minute=numbers[1])
+
+
+RATE_LIMIT = _RateLimit()
+"""A plan, or requests and tokens a minute, as an option takes them."""
+
+_OPTIONS = (
+    click.option(
+        "--session", metavar="NAME", help="The conversation that the call belongs to, for costs."
+    ),
+    click.option(
+        "--tag",
+        "tags",
+        type=TAG,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A label for costs; may be given several times.",
+    ),
+    click.option(
+        "--budget",
+        type=_Budget(),
+        metavar="USD",
+        help="Send nothing that does not fit: 5 for all time, 5/day, 5/week or 5/month (UTC).",
+    ),
+    click.option(
+        "--rate-limit",
+        type=RATE_LIMIT,
+        metavar="PLAN",
+        help=f"Keep these limits: {', '.join(_PLANS)} or RPM/TPM, for example 60/500000.",
+    ),
+    click.option(
+        "--ledger",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write the call down there; the default is ledger.db in the data folder.",
+    ),
+    click.option("--no-ledger", is_flag=True, help="Write nothing down."),
+)
+
+
+def account_options(command: F) -> F:
+    """
+    Add the options of money: `--session`, `--tag`, `--budget`, `--rate-limit`, `--ledger`.
+
+    Args:
+        command: A command's function.
+
+    Returns:
+        The same, with the options.
+    """
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def accounts(given: Mapping[str, Any], *, offline: bool = False) -> Iterator[dict[str, Any]]:
+    """
+    What `account_options` took, as arguments of a client; the ledger is closed at the end.
+
+    Args:
+        given: The command's options by name.
+        offline: Whether nothing is sent.
+
+    Yields:
+        Only what was given, and the ledger unless the call costs nothing.
+
+    Raises:
+        UsageError: If options contradict each other.
+    """
+    if given["no_ledger"] and (given["ledger"] is not None or given["budget"] is not None):
+        other = "--ledger" if given["ledger"] is not None else "--budget"
+        raise click.UsageError(f"{other} needs a ledger: leave out --no-ledger")
+    chosen: dict[str, Any] = {"client_name": CLIENT}
+    for name in ("session", "budget", "rate_limit"):
+        if given[name] is not None:
+            chosen[name] = given[name]
+    if given["tags"]:
+        chosen["tags"] = dict(given["tags"])
+    # What the simulator answers costs nothing: it is written down only where somebody says so.
+    free = offline or given["sim"] or load_settings().sim
+    if given["no_ledger"] or offline or (free and given["ledger"] is None):
+        yield chosen
+        return
+    from loom.ledger.sqlite.brief import BriefLedger  # noqa: PLC0415 - start-up time
+
+    needed = given["ledger"] is not None or given["budget"] is not None
+    patience_s = PATIENCE_S if given["budget"] is None else BUDGET_PATIENCE_S
+    path = ledger_path(given["ledger"])
+    ledger = BriefLedger(path, patience_s=patience_s, needed=needed)
+    try:
+        yield {**chosen, "ledger": ledger}
+    finally:
+        asyncio.run(ledger.aclose())
+
+
+def parse_budget(text: str) -> Budget | None:
+    """
+    A budget as people write it.
+
+    Args:
+        text: For example "5" or "5/month".
+
+    Returns:
+        The budget of the client; None if the text is none.
+    """
+    from loom.ledger.budgets import Budget, Period  # noqa: PLC0415 - start-up time
+
+    match = _BUDGET.fullmatch(text.strip())
+    if match is None or (match[2] is not None and match[2] not in get_args(Period)):
+        return None
+    return Budget(limit_usd=Decimal(match[1]), period=match[2])  # type: ignore[arg-type] # one of them
