@@ -90,3 +90,20 @@ def test_the_benchmark_leaves_calls_and_nothing_is_held(repository: Path, tmp_pa
     assert found["left"] >= 500
     assert set() == {name for name, number in found["held"].items() if number}
     assert {"cancel", "cancel twice", "timeout", "break", "raise", "drop"} == set(found["ways"])
+
+
+def test_the_benchmark_compares_ways_to_keep_a_limit(repository: Path) -> None:
+    """Two virtual minutes of one load: a row for each way, and ours was never refused."""
+    script = repository / "benchmarks" / "limiter.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--only", "steady", "--seeds", "1", "--minutes", "2"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    assert "10000 calls that wait: " in done.stdout
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| loom |")]
+    assert [True, True] == ["(0.0%)" in rows[0][-1], "0" == rows[1][2]], done.stdout
+    for who in ("cookbook", "minute counters", "plain bucket"):
+        assert 2 == done.stdout.count(f"| {who} |")

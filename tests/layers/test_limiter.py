@@ -427,3 +427,20 @@ async def test_those_who_went_are_forgotten() -> None:
     gc.collect()
     assert sum(isinstance(one, Ticket) for one in gc.get_objects()) < 200
     await turn(3)
+
+
+async def test_calls_that_end_in_a_bunch_are_followed_by_a_pause() -> None:
+    """A server with a small bucket that charges at the end has none left then."""
+    limiter, clock = Limiter(RateLimit(tokens_per_minute=6100)), FakeClock()
+    tickets = []
+    for _ in range(5):
+        tickets.append(draw(limiter, clock, 300))
+        clock.advance(3.1)
+    assert all(ticket.granted for ticket in tickets)
+    for ticket in tickets:
+        ticket.settle(300)
+    late = draw(limiter, clock, 10)
+    # 15 seconds' worth, of which two of burst and two more may be owed.
+    assert late.wait_s == pytest.approx(11, abs=0.5)
+    late.release()
+    await turn(3)
