@@ -10,6 +10,8 @@ from loom.client.aio import AsyncMistral
 from loom.client.blocking import Mistral
 from loom.core.errors import ConfigInvalid
 from loom.core.faults import FaultCase, FaultRow, fault_matrix
+from loom.ledger.closing import closed
+from loom.ledger.entry import Entry
 from loom.server.simulator.faults import fault_table, parse_fault
 from loom.testing.matrix import SCENES, check_row, matrix_bench, run_matrix
 from loom.testing.matrix_bench import Bench
@@ -91,6 +93,22 @@ async def test_a_row_that_breaks_does_not_hide_the_others(bench: Bench) -> None:
 
     assert result.ok is False
     assert "invalid_request" in result.seen
+
+
+async def test_a_ledger_that_says_something_else_is_seen(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a row of the ledger says is compared with what the caller was told."""
+
+    def forgetful(opened: Entry, _state: str, **given: object) -> Entry:
+        return closed(opened, "released", **given)  # type: ignore[arg-type] # passed on as it came
+
+    monkeypatch.setattr("loom.layers.account.closed", forgetful)
+    row = next(row for row in ROWS if row.id == "9")
+    result = await check_row(bench, row)
+
+    assert result.ok is False
+    assert "BUT the ledger says unknown, and released as a whole" in result.seen
 
 
 async def test_only_the_rows_that_are_asked_for() -> None:

@@ -184,6 +184,7 @@ class Line:
                 else:
                     self._store.settle(self.key, ticket.number, tokens, now_s)
             elif ticket.waits:
+                # Fault matrix, row 51.
                 self._queue.remove(ticket)
             else:
                 return

@@ -21,6 +21,7 @@ from loom.testing.matrix_answers import ANSWERS
 from loom.testing.matrix_bench import Bench, Scene
 from loom.testing.matrix_leaving import LEAVING
 from loom.testing.matrix_line import LINE
+from loom.testing.matrix_money import MONEY
 from loom.testing.matrix_places import PLACES
 from loom.testing.matrix_refusals import REFUSALS
 from loom.testing.matrix_sight import Sight
@@ -28,7 +29,7 @@ from loom.testing.matrix_time import TIME
 
 __all__ = ["SCENES", "FaultResult", "check_row", "matrix_bench", "run_matrix"]
 
-SCENES: Mapping[str, Scene] = {**LINE, **ANSWERS, **LEAVING, **TIME, **PLACES, **REFUSALS}
+SCENES: Mapping[str, Scene] = {**LINE, **ANSWERS, **LEAVING, **TIME, **PLACES, **REFUSALS, **MONEY}
 """What the simulator cannot cause, or not judge, by its name in `core/fault_matrix.toml`."""
 
 # A case that takes longer hangs.

@@ -8,17 +8,20 @@ is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from loom.core.ambient import SystemClock
-from loom.core.errors import LoomError
+from loom.core.errors import BudgetExceeded, LoomError
 from loom.core.response import LLMResponse, Partial
 from loom.core.timeline import Timeline
 from loom.layers.breaker import Breaker
+from loom.ledger.contract import Query
+from loom.ledger.entry import Entry
+from loom.ledger.memory import MemoryLedger
 from loom.server.hostile import HOSTILE_TASK, HostileServer, Script
 from loom.testing.clock import FakeDice
 from loom.testing.matrix_sight import HastyClock, Sight, limits
@@ -58,18 +61,28 @@ class Line:
         transport: Its door.
         clock: Its clock.
         breaker: Its breaker; it opens only if the case brings its own.
+        ledger: Its ledger.
         mark: Stands in a header of every request.
     """
 
     def __init__(
-        self, client: Any, transport: HttpTransport, clock: HastyClock, breaker: Breaker, mark: str
+        self,
+        client: Any,
+        transport: HttpTransport,
+        *,
+        clock: HastyClock,
+        breaker: Breaker,
+        ledger: MemoryLedger,
+        mark: str,
     ) -> None:
         self.client = client
         self.transport = transport
         self.clock = clock
         self.breaker = breaker
+        self.ledger = ledger
         self.mark = mark
         self._tasks = asyncio.all_tasks()
+        self._open = 0
 
     async def ask(self, *, stream: bool, prompt: str = PROMPT, **options: Any) -> LLMResponse:
         """
@@ -92,6 +105,21 @@ class Line:
             streamed: LLMResponse = await events.final()
         return streamed
 
+    async def rows(self) -> tuple[Entry, ...]:
+        """The ledger's rows, the newest first."""
+        return await self.ledger.entries(Query(newest_first=True))
+
+    async def written(self) -> str:
+        """
+        What the ledger says of the last call that is over.
+
+        Returns:
+            The charges of its attempts, in turn; and what its row says else, if that is not so.
+        """
+        row = next(row for row in await self.rows() if row.state != "open")
+        charges = "+".join(_in_turn([attempt.charge for attempt in row.attempts])) or "released"
+        return charges if row.state in _states(row) else f"{charges}, and {row.state} as a whole"
+
     async def left_over(self, code: str, *, kept: int | None = None) -> tuple[str, ...]:
         """
         What is held after a call.
@@ -105,7 +133,8 @@ class Line:
         """
         most = kept if kept is not None else int(code not in _DROPPED)
         for _ in range(200):
-            if self.transport.open_sockets <= most and not self._strays():
+            self._open = len(await self.ledger.entries(Query(states=("open",))))
+            if self.transport.open_sockets <= most and not self._strays() and not self._open:
                 break
             await SystemClock().sleep(0.005)
         held = {
@@ -113,6 +142,7 @@ class Line:
             f"{self.transport.permits_in_use} slots are taken": self.transport.permits_in_use > 0,
             f"{len(self._strays())} tasks run on": bool(self._strays()),
             f"{self.breaker.probes_held} probes are held": self.breaker.probes_held > 0,
+            f"{self._open} rows are open": self._open > 0,
         }
         return tuple(text for text, wrong in held.items() if wrong)
 
@@ -191,6 +221,7 @@ class Bench:
         mark = str(self._count)
         clock: HastyClock = options.pop("clock", None) or HastyClock()
         breaker: Breaker = options.setdefault("breaker", Breaker(min_calls=1000))
+        ledger: MemoryLedger = options.setdefault("ledger", MemoryLedger(clock=clock))
         transport = HttpTransport(
             max_connections=max_connections, proxy=proxy, provider_name="mistral"
         )
@@ -210,7 +241,7 @@ class Bench:
             **given,
         )
         try:
-            yield Line(client, transport, clock, breaker, mark)
+            yield Line(client, transport, clock=clock, breaker=breaker, ledger=ledger, mark=mark)
         finally:
             await client.aclose()
 
@@ -277,6 +308,7 @@ class Bench:
         """
         loop = asyncio.get_running_loop()
         began_s, failures = loop.time(), line.failures()
+        rows = len(await line.rows())
         try:
             response = await line.ask(stream=stream, **options)
         except LoomError as error:
@@ -296,7 +328,15 @@ class Bench:
             seen = msgspec.structs.replace(seen, failures=line.failures() - failures)
         if kept is None and seen.error is not None and _answered(seen.error):
             kept = 1  # a whole reply, if a bad one
-        return seen.but(*await line.left_over(seen.code, kept=kept))
+        new = len(await line.rows()) - rows
+        written = await line.written() if new else "released"
+        # Who is refused by a budget was never accepted, and has no row.
+        refused = isinstance(seen.error, BudgetExceeded)
+        return seen.but(
+            new != int(not refused) and f"the ledger has {new} rows of it",
+            seen.charge not in (None, written) and f"the ledger says {written}",
+            *await line.left_over(seen.code, kept=kept),
+        )
 
     def _failed(self, error: LoomError) -> Sight:
         seen = Sight(
@@ -338,5 +378,19 @@ def _answered(error: LoomError) -> bool:
 def _charges(timeline: Timeline | None) -> str | None:
     if timeline is None:
         return None
-    kinds = [attempt.charge for attempt in timeline.attempts]
-    return "+".join(kind for i, kind in enumerate(kinds) if i == 0 or kinds[i - 1] != kind)
+    # Where nothing was tried, nothing is charged.
+    return "+".join(_in_turn([attempt.charge for attempt in timeline.attempts])) or "released"
+
+
+def _in_turn(kinds: Sequence[str]) -> list[str]:
+    return [kind for i, kind in enumerate(kinds) if i == 0 or kinds[i - 1] != kind]
+
+
+def _states(row: Entry) -> tuple[str, ...]:
+    """What a row may be as a whole, by its attempts."""
+    charges = {attempt.charge for attempt in row.attempts}
+    if not row.code:
+        return (row.attempts[-1].charge,)
+    if "estimated" in charges:
+        return ("estimated",)
+    return ("uncertain",) if "unknown" in charges else ("released",)

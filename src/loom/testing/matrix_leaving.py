@@ -41,7 +41,8 @@ async def _over(
     """Look at what is left of a call that was ended."""
     closed = await server.until(lambda: server.open == 0)
     late_s = line.clock.monotonic_s() - ended_s
-    seen = Sight(code=code, wire=len(server.requests), broken=await line.left_over(code))
+    broken = await line.left_over(code)
+    seen = Sight(code=code, wire=len(server.requests), charge=await line.written(), broken=broken)
     return seen.but(
         not closed and "the vendor's socket is open",
         late_s > _CLOSED_WITHIN_S and f"the socket was closed after {late_s:.1f} s",
@@ -71,7 +72,9 @@ async def _in_retry(bench: Bench, *, stream: bool) -> Sight:
         await _until(lambda: clock.fake.sleepers == 1 or task.done())
         taken = full - retrying.tokens.left
         code = await cancelled(task)
-        seen = Sight(code=code, wire=bench.wire(line), broken=await line.left_over("left", kept=1))
+        broken = await line.left_over("left", kept=1)
+        charge = await line.written()
+        seen = Sight(code=code, wire=bench.wire(line), charge=charge, broken=broken)
         return seen.but(
             taken != 1 and f"{taken} tokens were taken",
             retrying.tokens.left != full and "the token was not given back",

@@ -14,10 +14,13 @@ from loom.core.request import Timeouts
 from loom.core.response import LLMResponse
 from loom.testing.turns import turn
 
-__all__ = ["SHORT_S", "HastyClock", "Sight", "cancelled", "limits", "nothing"]
+__all__ = ["HELD", "SHORT_S", "HastyClock", "Sight", "cancelled", "limits", "nothing"]
 
 SHORT_S = 0.2
 """A limit that a busy machine keeps and that nobody minds to wait for."""
+
+HELD = ("1 slots are taken", "1 rows are open")
+"""What another call holds that is meant to go on (`Sight.without`)."""
 
 # Everything that is not the limit in question: far from what a busy machine needs.
 _LONG_S = 20.0

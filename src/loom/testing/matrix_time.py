@@ -12,7 +12,7 @@ from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
 from loom.server.hostile import STREAM_HEAD, HostilePeer, answer, full_backlog, talk
 from loom.testing.matrix_bench import Bench, Line, Scene
-from loom.testing.matrix_sight import SHORT_S, HastyClock, Sight, nothing
+from loom.testing.matrix_sight import HELD, SHORT_S, HastyClock, Sight, nothing
 
 __all__ = ["TIME"]
 
@@ -80,7 +80,7 @@ async def _punctual(
         if late_s <= _LATE_S:
             break
     if held:
-        seen = seen.without("1 slots are taken")
+        seen = seen.without(*HELD)
     return seen.but(late_s > _LATE_S and f"it ended {1000 * late_s:.0f} ms late")
 
 
