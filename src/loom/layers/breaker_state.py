@@ -101,7 +101,8 @@ class BreakerState(msgspec.Struct, frozen=True, kw_only=True):
             case "closed":
                 return 0.0
             case "open":
-                return max(0.0, self.since_s + self.open_for_s - now_s)
+                # Sums of floats: at its beginning it is no longer than it is.
+                return min(self.open_for_s, max(0.0, self.since_s + self.open_for_s - now_s))
             case "half_open":
                 return _BUCKET_S if self.probing else 0.0
 
