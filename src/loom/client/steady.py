@@ -149,7 +149,7 @@ _KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
     ("breaker", Breaker, "a Breaker"),
     ("rate_limit", (RateLimit, Limiter), "a RateLimit, a Limiter"),
     ("client_name", str, "a string"),
-    ("telemetry", Telemetry, "a Telemetry"),
+    ("telemetry", Telemetry, "a Telemetry, as in telemetry=Telemetry(),"),
 )
 
 
