@@ -24,6 +24,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from statistics import median
 from types import TracebackType
+from typing import Any
 
 import msgspec
 from client import FLOOR, figures, run, upstream
@@ -40,11 +41,17 @@ from loom.core.provider import LayerFactory, LLMProvider, compose
 from loom.core.request import Sampling
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
+from loom.layers.account import Accounting
 from loom.layers.breaker import Breaking
 from loom.layers.cost import Costing
+from loom.layers.limit import Limiting
+from loom.layers.limit_rate import RateLimit
+from loom.layers.limiter import Limiter
 from loom.layers.retry import Retrying
 from loom.layers.trace import Tracing
 from loom.layers.window import Fitting, Window
+from loom.ledger.budgets import Budget
+from loom.ledger.memory import MemoryLedger
 from loom.providers.fallback import Branch, FallingBack
 from loom.providers.key import Key
 from loom.providers.wired import Endpoint, WiredProvider
@@ -143,6 +150,12 @@ class Parts:
         """What asks the vendor."""
         return WiredProvider(self._endpoint, MODEL, self._dialect, self._transport, self._clock)
 
+    def limiting(self, inner: LLMProvider) -> LLMProvider:
+        """Waits for its turn; here it never has to."""
+        limiter = Limiter(RateLimit(tokens_per_minute=10**12))
+        scope = self._endpoint
+        return Limiting(inner, limiter=limiter, clock=self._clock, scope=lambda: scope.scope)
+
     def breaking(self, inner: LLMProvider) -> LLMProvider:
         """Counts failures."""
         return Breaking(
@@ -167,6 +180,16 @@ class Parts:
         """Tells what it costs."""
         return Costing(inner, catalog=self._catalog, clock=self._clock)
 
+    def accounting(self, inner: LLMProvider) -> LLMProvider:
+        """Keeps a budget, in memory."""
+        return Accounting(
+            inner,
+            ledger=MemoryLedger(clock=self._clock),
+            budgets=(Budget(limit_usd=10**6),),
+            catalog=self._catalog,
+            clock=self._clock,
+        )
+
     def tracing(self, inner: LLMProvider) -> LLMProvider:
         """Tells nobody, for nobody asked."""
         return Tracing(inner, clock=self._clock)
@@ -174,11 +197,13 @@ class Parts:
     def stack(self, name: str) -> LLMProvider:
         """Every layer up to one of them."""
         layers: dict[str, LayerFactory] = {
+            "Limiting": self.limiting,
             "Breaking": self.breaking,
             "Retrying": self.retrying,
             "Fitting": self.fitting,
             "FallingBack": self.falling_back,
             "Costing": self.costing,
+            "Accounting": self.accounting,
             "Tracing": self.tracing,
         }
         names = [*layers]
@@ -188,14 +213,16 @@ class Parts:
 
 STACKS = {
     "WiredProvider": "`WiredProvider` alone",
+    "Limiting": "and `Limiting`",
     "Breaking": "and `Breaking`",
     "Retrying": "and `Retrying`",
     "Fitting": "and `Fitting`",
     "FallingBack": "and `FallingBack`, one route more",
     "Costing": "and `Costing`",
+    "Accounting": "and `Accounting`, a budget in memory",
     "Tracing": "and `Tracing`, with nobody to look",
     "everything": "`AsyncMistral`, all of these on",
-    "default": "`AsyncMistral` as it comes: no breaker, no fallback",
+    "default": "`AsyncMistral` as it comes: retries alone",
 }
 
 
@@ -248,15 +275,16 @@ def make(name: str, base_url: str, transport: Transport) -> Provider | Client:
     if name in ("everything", "default"):
         # With a limit for the first token a plain call would travel as a stream.
         routes = Fallback([OTHER_MODEL], first_token_s=None)
-        breaker, fallback = (Breaker(), routes) if name == "everything" else (None, None)
-        client = AsyncMistral(
-            KEY,
-            model=MODEL,
-            base_url=base_url,
-            transport=transport,
-            breaker=breaker,
-            fallback=fallback,
-        )
+        around: dict[str, Any] = {}
+        if name == "everything":
+            limit = RateLimit(tokens_per_minute=10**12)
+            around = {
+                "breaker": Breaker(),
+                "fallback": routes,
+                "rate_limit": limit,
+                "budget": 10**6,
+            }
+        client = AsyncMistral(KEY, model=MODEL, base_url=base_url, transport=transport, **around)
         return Client(client)
     return Provider(Parts(base_url, transport).stack(name))
 
