@@ -29,6 +29,7 @@ __all__ = [
     "ledger_option",
     "ledger_path",
     "opened",
+    "period_options",
     "rows_of",
     "selected",
     "selection_options",
@@ -120,21 +121,24 @@ ledger_option = click.option(
     help="Another ledger than the one in the data folder.",
 )
 
+_SINCE = click.option(
+    "--since",
+    type=_Moment(end=False),
+    metavar="TIME",
+    help="From then on: 7d (with today), 24h, 2026-11, 2026-11-01; days are UTC.",
+)
+_UNTIL = click.option(
+    "--until", type=_Moment(end=True), metavar="TIME", help="Up to then, a day with its end."
+)
+_KEY = click.option("--key", metavar="FINGERPRINT", help="Calls with this key.")
 _SELECTION = (
-    click.option(
-        "--since",
-        type=_Moment(end=False),
-        metavar="TIME",
-        help="From then on: 7d (with today), 24h, 2026-11, 2026-11-01; days are UTC.",
-    ),
-    click.option(
-        "--until", type=_Moment(end=True), metavar="TIME", help="Up to then, a day with its end."
-    ),
+    _SINCE,
+    _UNTIL,
     click.option("-m", "--model", metavar="ID", help="Calls that this model answered."),
     click.option("--session", metavar="NAME", help="Calls of this session."),
     click.option("--client", metavar="NAME", help="Calls of this client."),
     click.option("--tenant", metavar="NAME", help="Calls of this tenant."),
-    click.option("--key", metavar="FINGERPRINT", help="Calls with this key."),
+    _KEY,
     click.option("--tag", type=TAG, metavar="NAME=VALUE", help="Calls with this tag."),
 )
 
@@ -154,9 +158,24 @@ def selection_options(command: F) -> F:
     return command
 
 
+def period_options(command: F) -> F:
+    """
+    Add the options that choose rows by time: `--ledger`, `--since`, `--until`, `--key`.
+
+    Args:
+        command: A command's function.
+
+    Returns:
+        The same, with the options.
+    """
+    for option in reversed((ledger_option, _SINCE, _UNTIL, _KEY)):
+        command = option(command)
+    return command
+
+
 def selected(given: Mapping[str, Any]) -> Query:
     """
-    What `selection_options` took.
+    What `selection_options` or `period_options` took.
 
     Args:
         given: The command's options by name.
@@ -165,7 +184,8 @@ def selected(given: Mapping[str, Any]) -> Query:
         The query, a large page at a time.
     """
     names = ("since", "until", "model", "session", "client", "tenant", "key", "tag")
-    return Query(**{name: given[name] for name in names}, limit=_PAGE)
+    chosen: dict[str, Any] = {name: given.get(name) for name in names}
+    return Query(**chosen, limit=_PAGE)
 
 
 def default_path() -> Path:

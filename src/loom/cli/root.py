@@ -22,7 +22,9 @@ from loom.core.version import VERSION
 
 __all__ = ["COMMANDS", "EXIT_CODES", "looms", "run"]
 
-COMMANDS = ("chat", "cost", "count", "demo", "fault-matrix", "models", "ping", "quote", "sim")
+COMMANDS = (
+    "chat", "cost", "count", "demo", "fault-matrix", "models", "ping", "quote", "reconcile", "sim",
+)  # fmt: skip
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
