@@ -33,6 +33,7 @@ from loom.core.events import (
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
+    UsageReported,
 )
 from loom.core.messages import AudioPart, DocumentPart, Message
 from loom.core.provider import LLMProvider
@@ -223,19 +224,21 @@ async def test_usage_that_came_before_a_cut_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leave_at", "state"), [(Sending, "uncertain"), (TextDelta, "estimated")], ids=["sent", "text"]
+    ("leave_at", "state"),
+    [(Sending, "released"), (UsageReported, "uncertain"), (TextDelta, "estimated")],
+    ids=["not sent", "sent", "text"],
 )
 async def test_a_reader_that_leaves_leaves_a_row(leave_at: type, state: str) -> None:
-    """Without waiting; what was said is estimated, what was only sent is uncertain."""
+    """Without waiting: nothing was sent yet, nothing came yet, or something did."""
     said = (TextDelta("four" * 4), ThinkingDelta("h" * 16), ToolCallDelta(0, "", "", "a" * 16))
-    layer, ledger, _ = accounting(Sending(), *said, answer())
+    layer, ledger, _ = accounting(Sending(), UsageReported(USAGE), *said, answer())
     async with aclosing(layer.stream(ASK)) as events:
         async for event in events:
             if type(event) is leave_at:
                 break
     entry = await row(ledger)
     assert (state, "cancelled") == (entry.state, entry.code)
-    assert (0 if leave_at is Sending else 5) == entry.output_tokens
+    assert (5 if leave_at is TextDelta else 0) == entry.output_tokens
 
 
 async def test_what_was_never_sent_costs_nothing() -> None:

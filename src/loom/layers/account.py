@@ -122,6 +122,9 @@ class Accounting(Layer):
                     else:
                         tab.heard(event)
                     yield event
+                    if kind is Sending:
+                        # A reader that leaves at the notice lets nothing be sent.
+                        tab.sent()
         except LoomError as error:
             await tab.failed(error)
             raise
@@ -276,11 +279,13 @@ class _Tab:
         self._past: tuple[Attempt, ...] = ()
         self._here: tuple[Attempt, ...] = ()
 
+    def sent(self) -> None:
+        """Take note of an attempt that leaves now."""
+        self._sent_s = self._layer.clock.monotonic_s()
+
     async def noticed(self, event: StreamEvent) -> None:
         """Keep more free before an attempt that makes the call dearer."""
         match event:
-            case Sending():
-                self._sent_s = self._layer.clock.monotonic_s()
             case Retried(error=error):
                 self._here += _attempts(error)
                 await self._next(doubtful=error.uncertain)
