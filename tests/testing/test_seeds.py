@@ -21,8 +21,15 @@ from loom.core.messages import Message
 from loom.core.provider import Layer, LayerFactory
 from loom.core.request import ChatRequest
 from loom.core.response import Choice, LLMResponse, Usage
+from loom.layers.account import _Tab
 from loom.layers.breaker import Breaker
+from loom.layers.limit import _Call
+from loom.layers.limit_line import Line
+from loom.layers.limit_store import MemoryStore
 from loom.layers.retry_policy import RetryPolicy
+from loom.ledger.book import Book
+from loom.ledger.closing import closed
+from loom.ledger.memory import MemoryLedger
 from loom.providers.wired import WiredProvider
 from loom.testing import run_plan, run_seed, run_seeds, turn
 from loom.testing.seeded_faults import FAULTS
@@ -78,10 +85,18 @@ def test_every_fault_and_every_end_occurs() -> None:
     assert set() == {f"fault: {name}" for name in FAULTS} - met
     before_a_request = ("refused", "connect hangs", "deaf", "down", "restless", "good")
     assert set() == {f"fault: {name}" for name in before_a_request} - met
-    ways = ("answer", "cancelled", "left", "limit", "closed", "circuit_open", "timeout (total)")
+    ways = (
+        "answer", "cancelled", "left", "limit", "closed", "circuit_open", "timeout (total)",
+        "limit_exceeded", "budget_exceeded",
+    )  # fmt: skip
     assert set() == {f"ends: {name}" for name in ways} - met
-    on_the_way = ("retried", "began anew", "kept socket was closed", "wall clock jumped")
+    on_the_way = (
+        "retried", "began anew", "kept socket was closed", "wall clock jumped", "queued",
+        "refused by the budget",
+    )  # fmt: skip
     assert set() == {f"seen: {name}" for name in on_the_way} - met
+    states = ("settled", "estimated", "released", "uncertain")
+    assert set() == {f"row: {name}" for name in states} - met
 
 
 def test_many_seeds_are_counted_together() -> None:
@@ -137,7 +152,13 @@ def only(fault: str) -> Plan:
         jumps=(),
         close_at_s=None,
         settings=msgspec.structs.replace(
-            plan.settings, breaker=None, fallback=(), rescue=False, retry=RetryPolicy()
+            plan.settings,
+            breaker=None,
+            fallback=(),
+            rescue=False,
+            retry=RetryPolicy(),
+            limits=None,
+            budget_usd="",
         ),
     )
 
@@ -305,7 +326,25 @@ def only_failures(end: Callable[..., None]) -> Callable[..., None]:
     return lambda *given: None if "ignored" in given else end(*given)
 
 
+def in_line(end: Callable[..., None]) -> Callable[..., None]:
+    """Forget to take out of line who does not wait any more."""
+    return lambda self, ticket, tokens: end(self, ticket, tokens) if ticket.granted else None
+
+
+MONEY: list[tuple[type, str, object, str]] = [
+    # A reservation that leaks, a settlement too many, a permit that is lost on cancelling.
+    (MemoryLedger, "book", lambda *_: None, "the row of call \\d+ is still open"),
+    (_Tab, "_taken", lambda self: self._ticket, "was settled twice"),
+    (_Call, "end", lambda _: None, "permits of the limiter held"),
+    (Line, "end", in_line(Line.end), "calls are in line, and nobody waits"),
+    (Book, "_judge", lambda *_: None, "the budget let pass what does not fit"),
+    (MemoryStore, "take", lambda *_: 0.0, "requests for .* (at once|in \\d+.0 s), .* may be"),
+    (_Tab, "left", lambda _: None, "is still open"),
+    (_Tab, "_failure", lambda _, t, e: closed(t.entry, "released", error=e), "its row is released"),
+]
+
 PATCHES: list[tuple[type, str, object, str]] = [
+    *MONEY,
     (RetryPolicy, "wait_s", lambda *_: 0.0, "s were asked for"),
     (RetryPolicy, "_retries", lambda *_: True, "again after a 4"),
     (Breaker, "end", only_failures(Breaker.end), "probes of the breaker held"),

@@ -9,6 +9,7 @@ import msgspec
 from loom.core.request import Timeouts
 from loom.core.route import Fallback, Route
 from loom.layers.breaker import Breaker
+from loom.layers.limit_rate import RateLimit
 from loom.layers.retry_policy import RetryPolicy
 from loom.testing.chance import Chance
 from loom.testing.seeded_faults import FAULTS
@@ -46,6 +47,10 @@ NEW_KEY = "second-" * 6
 
 OTHER_KEY = "other-" * 6
 """The other vendor's key."""
+
+
+# Seeds are smaller.
+_MONEY = 10**9
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +107,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         rescue: Whether it begins anew in the middle.
         skip_bad_events: Whether broken events are left out.
         rotated: Whether there is a new key when one is refused.
+        limits: Our own limits, if any.
+        budget_usd: What all calls may cost; empty: there is no budget.
+        max_tokens: The longest answer.
     """
 
     timeouts: Timeouts
@@ -113,6 +121,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rescue: bool
     skip_bad_events: bool
     rotated: bool
+    limits: RateLimit | None = None
+    budget_usd: str = ""
+    max_tokens: int = 50
 
     def new_breaker(self) -> Breaker | None:
         """Make the breaker."""
@@ -175,7 +186,8 @@ def draw_plan(seed: int) -> Plan:
         other_mood=_mood(chance, chance.pick((0.0, rate)), rough=False),
         no_name=chance.pick((0.0, 0.2)) if rough else 0.0,
         addresses=chance.pick((1, 1, 2)),
-        settings=_settings(chance),
+        # Drawn apart: a seed's world stays as it was before there were limits and money.
+        settings=_with_money(_settings(chance), Chance(seed + _MONEY)),
         calls=tuple(_call(chance, f"call {n}", span_s) for n in range(1, calls + 1)),
         jumps=tuple(
             (chance.between(0, span_s + 5), chance.between(-7200, 7200))
@@ -231,6 +243,28 @@ def _settings(chance: Chance) -> Settings:
         rescue=bool(fallback) and chance.happens(0.5),
         skip_bad_events=chance.happens(0.3),
         rotated=chance.happens(0.2),
+    )
+
+
+def _with_money(settings: Settings, chance: Chance) -> Settings:
+    return msgspec.structs.replace(
+        settings,
+        limits=_limits(chance) if chance.happens(0.4) else None,
+        # A call's worst case is about a tenth of a cent.
+        budget_usd=chance.pick(("", "", "", "0.0005", "0.002", "0.005", "0.02", "1")),
+        max_tokens=chance.pick((10, 50, 50)),
+    )
+
+
+def _limits(chance: Chance) -> RateLimit:
+    interval_s = chance.pick((10.0, 20.0, 60.0))
+    return RateLimit(
+        requests_per_minute=chance.pick((None, 6, 12, 60)),
+        tokens_per_minute=chance.pick((None, None, 600, 3000)),
+        requests_per_second=chance.pick((None, None, 0.5, 5.0)),
+        concurrency=chance.pick((None, 1, 2)),
+        refill_interval_s=interval_s,
+        burst_s=chance.pick((0.0, 2.0, 60.0)),
     )
 
 

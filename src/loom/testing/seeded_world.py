@@ -7,15 +7,25 @@ import functools
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
 from loom.core.errors import LoomError
-from loom.core.events import NOTICES, Completed, Restarted, Retried, StreamEvent, TextDelta
+from loom.core.events import (
+    NOTICES,
+    Completed,
+    Restarted,
+    Retried,
+    StreamEvent,
+    TextDelta,
+    Throttled,
+)
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
+from loom.layers.limiter import Limiter
 from loom.testing.cancel import abandoned_generators
 from loom.testing.chance import Chance
 from loom.testing.seeded_gate import Gate, Trip
@@ -28,6 +38,7 @@ __all__ = ["MOST_TURNS", "Alter", "Outcome", "World", "run_world"]
 
 if TYPE_CHECKING:
     from loom.client.aio import AsyncMistral
+    from loom.testing.seeded_ledger import WatchedLedger
 
 T = TypeVar("T")
 
@@ -61,6 +72,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         marks: Places of model events (True) and of `Restarted` (False), in order.
         waits_s: Waits that `Retried` told of.
         response: The answer.
+        queued: How often it waited for a permit.
     """
 
     plan: CallPlan
@@ -76,6 +88,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     marks: list[tuple[int, bool]] = []
     waits_s: list[float] = []
     response: LLMResponse | None = None
+    queued: int = 0
 
 
 class World:
@@ -91,6 +104,8 @@ class World:
         outcomes: How the calls ended.
         trips: Requests as the transport saw them.
         leaks: What is still held at the end.
+        limiter: The client's own limits, if any.
+        ledger: Where each call has a row.
     """
 
     def __init__(self, plan: Plan, loop: SeededLoop, chance: Chance) -> None:
@@ -103,6 +118,9 @@ class World:
         self.leaks: list[str] = []
         self.order = 0
         self.breaker: Breaker | None = plan.settings.new_breaker()
+        limits = plan.settings.limits
+        self.limiter = None if limits is None else Limiter(limits)
+        self.ledger = _ledger(self.clock, plan)
         self.transport = HttpTransport(max_connections=plan.settings.max_connections)
         self.closed_s: float | None = None
         network = loop.network
@@ -147,6 +165,10 @@ class World:
             clock=self.clock,
             transport=Gate(self.transport, loop=self.loop, tick=self.tick, trips=self.trips),
             as_of="2024-11",
+            rate_limit=self.limiter,
+            ledger=self.ledger,
+            budget=settings.budget_usd or None,
+            max_tokens=settings.max_tokens,
         )
 
     def _key(self) -> Secret:
@@ -156,6 +178,15 @@ class World:
         what = f"{context.get('message')}: {context.get('exception')!r}"
         self.note(f"the loop was told: {what}")
         self.leaks.append(f"the loop was told: {what}")
+
+
+def _ledger(clock: LoopClock, plan: Plan) -> WatchedLedger:
+    from loom.testing.seeded_ledger import WatchedLedger  # noqa: PLC0415 - brings the ledger
+
+    ledger = WatchedLedger(clock=clock)
+    limit_usd = plan.settings.budget_usd
+    ledger.watch(Decimal(limit_usd) if limit_usd else None)
+    return ledger
 
 
 def _name(found: list[str], chance: Chance, fails: float) -> Callable[[], list[str]]:
@@ -311,7 +342,8 @@ class _Caller:
 
     def _options(self) -> dict[str, Any]:
         own_s = self._plan.deadline_s
-        return {} if own_s is None else {"deadline_s": own_s}
+        tags = {"call": self._plan.name}
+        return {"tags": tags} if own_s is None else {"tags": tags, "deadline_s": own_s}
 
     async def _timely(self, work: Awaitable[T]) -> T:
         begin_s = self._loop.time()
@@ -331,6 +363,9 @@ class _Caller:
         elif isinstance(event, Retried):
             outcome.waits_s.append(event.wait_s)
             self._world.note(f"{self._plan.name}: {event.text}")
+        elif isinstance(event, Throttled):
+            outcome.queued += 1
+            self._world.note(f"{self._plan.name} waits for a permit, about {event.wait_s:.3f} s")
         elif isinstance(event, Restarted):
             outcome.pieces.clear()
             outcome.marks.append((self._world.tick(), False))

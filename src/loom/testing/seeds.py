@@ -21,6 +21,7 @@ import msgspec
 from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
 from loom.testing.chance import Chance
+from loom.testing.seeded_accounts import unsound
 from loom.testing.seeded_books import broken
 from loom.testing.seeded_loop import SeededLoop
 from loom.testing.seeded_plan import Plan, draw_plan
@@ -113,7 +114,7 @@ def run_plan(plan: Plan, *, alter: Alter | None = None, check: bool = True) -> S
         if enabled:
             gc.enable()
     # A run that was stopped in the middle has books that do not balance anyway.
-    report = _report(world, faults or broken(world))
+    report = _report(world, faults or [*broken(world), *unsound(world)])
     if check and report.broken:
         raise AssertionError(report.text())
     return report
@@ -213,10 +214,13 @@ def _counts(world: World) -> Counter[str]:
         counts[f"ends: {_end(outcome)}"] += 1
         counts["seen: cancelled twice"] += len(outcome.cancelled_s) > 1
         counts["seen: retried"] += len(outcome.waits_s)
+        counts["seen: queued"] += outcome.queued
         counts["seen: began anew"] += sum(not is_event for _, is_event in outcome.marks)
     for vendor in world.vendors:
         counts.update(f"fault: {one.fault}" for one in vendor.journal)
         counts.update({f"fault: {name}": count for name, count in vendor.counts.items()})
+    counts["seen: refused by the budget"] += world.ledger.refusals
+    counts.update(f"row: {row.state}" for row in world.ledger.rows.values())
     counts["seen: kept socket was closed"] += sum(trip.attempts == 2 for trip in world.trips)
     counts["seen: wall clock jumped"] += len(world.plan.jumps)
     counts["seen: other vendor asked"] += len(world.vendors[1].journal)
