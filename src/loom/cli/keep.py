@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loom.ledger.budgets import Budget
 
 __all__ = [
+    "BUDGET",
     "BUDGET_PATIENCE_S",
     "CLIENT",
     "PATIENCE_S",
@@ -60,6 +61,10 @@ class _Budget(click.ParamType["Budget"]):
                 f"{value!r} is no budget: give USD, USD/day, USD/week or USD/month", param, ctx
             )
         return budget
+
+
+BUDGET = _Budget()
+"""A budget of the command line, as an option takes it."""
 
 
 class _RateLimit(click.ParamType["RateLimit"]):
@@ -105,7 +110,7 @@ _OPTIONS = (
     ),
     click.option(
         "--budget",
-        type=_Budget(),
+        type=BUDGET,
         metavar="USD",
         help="Send nothing that does not fit: 5 for all time, 5/day, 5/week or 5/month (UTC).",
     ),
