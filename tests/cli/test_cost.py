@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import stat
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ import pytest
 from tests.cli.ledgers import SOME, Call, write
 
 from loom.cli.sums import bar
+from loom.ledger.entry import Entry
+from loom.ledger.sqlite.file import lock_for_writing
+from loom.ledger.sqlite.rows import encode
+from loom.ledger.sqlite.spill import Spill
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -25,10 +30,16 @@ WHOLE = (
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write some calls into the data folder's ledger."""
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a data folder of its own."""
     monkeypatch.setenv("LOOM_DATA_DIR", str(tmp_path / "data"))
-    path = tmp_path / "data" / "ledger.db"
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def ledger(data: Path) -> Path:
+    """Write some calls into the data folder's ledger."""
+    path = data / "ledger.db"
     write(path, SOME)
     return path
 
@@ -213,6 +224,16 @@ def test_old_rows_are_pruned(looms: Run) -> None:
     assert (0, 0) == (code, json.loads(out)["pruned"])
 
 
+@pytest.mark.usefixtures("data")
+def test_pruning_says_how_many(tmp_path: Path, looms: Run) -> None:
+    """Rows before the day go, and those of the day stay."""
+    path = tmp_path / "data" / "ledger.db"
+    write(path, [Call(at=f"2026-0{month}-10T09:00:00") for month in (1, 2, 3)])
+    words = ("cost", "prune", "--before", "2026-02-10")
+    assert (0, "1 rows went\n") == looms(*words, stdin=b"y\n")[:2]
+    assert 2 == json.loads(looms("cost", "--json").out)["all"]["calls"]
+
+
 @pytest.mark.usefixtures("ledger")
 def test_rows_are_exported(tmp_path: Path, looms: Run) -> None:
     """A file of one's own, for its owner's eyes; it is not written over unless told to."""
@@ -264,6 +285,8 @@ def test_another_ledger(where: str, looms: Run) -> None:
     [
         (("--by", "colour"), "tag:NAME"),
         (("--since", "tomorrow"), "7d, 24h, 2026-11"),
+        (("--until", "9999-12-31"), "7d, 24h, 2026-11"),
+        (("--since", "0001-01-01T00:00+14:00"), "7d, 24h, 2026-11"),
         (("--tag", "project"), "NAME=VALUE"),
     ],
 )
@@ -291,3 +314,52 @@ def test_bars(value: str, shown: str) -> None:
     assert shown == bar(Decimal(value), Decimal(8), 8)
     assert "" == bar(Decimal(1), Decimal(0), 8)
     assert "" == bar(Decimal(1), Decimal(1), 0)
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_narrow_window_leaves_out_columns(looms: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars come before details: what has no room is named, and nothing is cut."""
+    monkeypatch.setattr("loom.cli.terminal._PIPE_WIDTH", 80)
+    _, out, err = looms("cost", "--by", "model")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "█" in out
+    assert "Uncertain" not in out.splitlines()[2]
+    assert "Left out for room: Failed, Uncertain (widen the window" in err
+    assert "up to $0.010000 uncertain" in " ".join(out.split())
+
+
+def test_months_follow_each_other(looms: Run) -> None:
+    """A month, a week or a day without a call has its line; beyond 400 only what happened has."""
+    calls = [
+        Call(at="2024-12-30T09:00:00"),
+        Call(at="2026-11-20T09:00:00", cost="200"),
+        Call(at="2026-11-20T09:00:01", cost="20000"),
+    ]
+    write(Path("long.db"), calls)
+    for by, count in (("month", 24), ("week", 99), ("day", 2)):
+        out = looms("cost", "--ledger", "long.db", "--by", by).out
+        assert count == len(out.splitlines()[4:-2])
+    assert "$20,200.00" in out
+
+
+def test_rows_that_wait_come_in_first(looms: Run) -> None:
+    """A row beside the ledger is counted, or it is said that it is not."""
+    write(Path("calls.db"), SOME[:1])
+    beside = Spill(Path("calls.db"))
+    entry = Entry(
+        id="0" * 28,
+        at=datetime(1970, 1, 1, tzinfo=UTC),
+        state="settled",
+        provider="mistral",
+        asked_model="some-model",
+        cost_usd=Decimal(1),
+    )
+    beside.leave("0" * 28, encode(entry))
+    assert 1 == looms("cost", "check", "calls.db").code
+    lock = lock_for_writing(Path("calls.db"))
+    code, out, err = looms("cost", "--ledger", "calls.db", "--json")
+    assert (0, 1) == (code, json.loads(out)["all"]["calls"])
+    lock.close()
+    assert 2 == json.loads(looms("cost", "--ledger", "calls.db", "--json").out)["all"]["calls"]
+    code, out, err = looms("cost", "check", "calls.db")
+    assert (0, "") == (code, err)

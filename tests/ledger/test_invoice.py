@@ -86,6 +86,7 @@ def test_days_among_months_are_months() -> None:
         (b"model,amount,date\nsmall,1,05/11/2026\n", "write it as 2026-11-05"),
         (b"model,amount,date\nsmall,1,yesterday\n", "neither a day nor a month"),
         (b"model,amount,date\nsmall,1,2026-13-01\n", "neither a day nor a month"),
+        (b"model,amount,date\nsmall,1,9999-12-31\n", "neither a day nor a month"),
         (b"model,amount\nsmall," + b"9" * 99 + b"\n", "not an amount"),
         (b'model,amount\n"' + b"x" * 200_000 + b'",1\n', "field larger"),
         (b"model,amount\n" + b"a,1\n" * 200_001, "more than 200,000 lines"),

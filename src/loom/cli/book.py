@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ import rich_click as click
 from loom.catalog.dates import parse_as_of
 from loom.config.load import load_settings
 from loom.core.ambient import SystemClock
-from loom.core.errors import ConfigInvalid
+from loom.core.errors import ConfigInvalid, LedgerUnavailable
 from loom.ledger.contract import Ledger, Query
 from loom.ledger.entry import Entry
 
@@ -40,6 +41,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _PAGE = 2000
+_PATIENCE_S = 0.2
 _AGO = re.compile(r"([0-9]{1,5})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
@@ -67,17 +69,17 @@ class _Moment(click.ParamType[datetime]):
         ago = _AGO.fullmatch(text)
         if ago is not None:
             return self._ago(int(ago[1]), ago[2])
-        with suppress(ConfigInvalid):
-            return self._day(text)
         try:
+            with suppress(ConfigInvalid):
+                return self._day(text)
             moment = datetime.fromisoformat(text)
-        except ValueError:
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
             self.fail(
                 f"{value!r} is no time: give 7d, 24h, 2026-11, 2026-11-01 or 2026-11-01T12:00",
                 param,
                 ctx,
             )
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
     def _ago(self, count: int, unit: str) -> datetime:
         now = SystemClock().now()
@@ -213,13 +215,14 @@ def ledger_path(given: Path | None) -> Path:
     return Path(text.removeprefix("sqlite:/")) if text.startswith("sqlite:/") else given
 
 
-def opened(terminal: Terminal, given: Path | None) -> Ledger | None:
+def opened(terminal: Terminal, given: Path | None, *, take_in: bool = True) -> Ledger | None:
     """
     The ledger that a command reads.
 
     Args:
         terminal: Where the ledger's log goes.
         given: The flag; None: the one in the data folder.
+        take_in: Whether rows that wait beside the file come in first, if they can.
 
     Returns:
         The ledger; None when nothing was ever written to the one in the data folder.
@@ -232,6 +235,8 @@ def opened(terminal: Terminal, given: Path | None) -> Ledger | None:
     if path.exists():
         from loom.ledger.open import open_ledger  # noqa: PLC0415 - start-up time
 
+        if take_in:
+            _take_in(terminal, path)
         return open_ledger(path)
     if given is not None:
         raise click.UsageError(f"there is no ledger {str(path)!r}")
@@ -267,6 +272,26 @@ def wait_for(question: Coroutine[Any, Any, T]) -> T:
         The answer.
     """
     return asyncio.run(question)
+
+
+def _take_in(terminal: Terminal, path: Path) -> None:
+    waiting = [*path.parent.glob(f"{escape(path.name)}.emergency*")]
+    if not waiting:
+        return
+    try:
+        wait_for(_brought_in(path))
+    except LedgerUnavailable as error:
+        terminal.warn(f"rows wait beside the ledger, and are not counted here: {error.message}")
+
+
+async def _brought_in(path: Path) -> None:
+    from loom.ledger.sqlite.brief import BriefLedger  # noqa: PLC0415 - start-up time
+
+    ledger = BriefLedger(path, patience_s=_PATIENCE_S)
+    try:
+        await ledger.take_in()
+    finally:
+        await ledger.aclose()
 
 
 def _midnight(day: date) -> datetime:

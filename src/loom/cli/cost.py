@@ -147,7 +147,8 @@ def check(
     """Look for damage: of the file, of rows, of sums; 1 if there is any."""
     chosen = file or ledger
     path = ledger_path(chosen)
-    book = opened(terminal, chosen)
+    # Somebody wants to see it as it is.
+    book = opened(terminal, chosen, take_in=False)
     found = () if book is None else wait_for(book.check())
     calls = 0
     if book is not None and not found:

@@ -41,8 +41,8 @@ PATIENCE_S = 3.0
 BUDGET_PATIENCE_S = 10.0
 """The same for a call that must fit into a budget: it is refused if the ledger cannot be had."""
 
-_BUDGET = re.compile(r"\$?([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/(day|week|month))?")
-_RATE = re.compile(r"([0-9_]+)?(?:/([0-9_]+))?")
+_BUDGET = re.compile(r"\$?([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})(?:/(day|week|month))?")
+_RATE = re.compile(r"([0-9]{1,12})?(?:/([0-9]{1,12}))?")
 _PLANS = ("free", "starter", "pro")
 
 

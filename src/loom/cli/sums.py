@@ -23,6 +23,7 @@ __all__ = ["bar", "csv_text", "show_sums", "sum_of", "sums_line", "total_object"
 _PERIODS = ("day", "week", "month")
 _BAR = 40  # a longer one says no more
 _LEAST_BAR = 8
+_LARGE = 10_000  # US dollars of which millionths say nothing
 _FILLED = 400  # days without a call that are shown all the same
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _DROP = ("Cached", "Uncertain", "Failed", "In", "Out", "Calls")
@@ -176,7 +177,7 @@ def usd_text(amount: Decimal) -> str:
     Returns:
         For example `$0.002800` or `$1,204.50`.
     """
-    places = 6 if abs(amount) < 100 else 2
+    places = 6 if abs(amount) < _LARGE else 2
     sign = "-" if amount < 0 else ""
     return f"{sign}${abs(amount):,.{places}f}"
 
@@ -186,7 +187,7 @@ _SUMMED = tuple(name for name in Total.__struct_fields__ if name != "group")
 
 def _cells(total: Total, by: str, most: Decimal) -> tuple[str, ...]:
     # The column has one form, that of its largest amount.
-    places = 6 if most < 100 else 2
+    places = 6 if most < _LARGE else 2
     return (
         cleaned(total.group).replace("\n", " ") or ("(none)" if by != "all" else "all"),
         f"{total.calls:,}",

@@ -27,6 +27,7 @@ _FORMULA = ("=", "@")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:([.,])[0-9]{3})(?:\1[0-9]{3})*")
 _PLAIN = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+\.")
 _DIGITS = 30
+_FIRST_YEAR, _LAST_YEAR = 2000, 2100
 
 _ISO = re.compile(r"([0-9]{4})[-/.]([0-9]{1,2})(?:[-/.]([0-9]{1,2})(?:[T ].*)?)?")
 _LOCAL = re.compile(r"([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4})(?: .*)?")
@@ -174,6 +175,8 @@ def _refuse_formula(text: str) -> None:
 
 
 def _period(year: str, month: str, day: str | None) -> str:
+    if not _FIRST_YEAR <= int(year) <= _LAST_YEAR:
+        raise ValueError(year)
     when = date(int(year), int(month), int(day or 1))
     return f"{when:%Y-%m}" if day is None else when.isoformat()
 

@@ -210,6 +210,15 @@ class BriefLedger(Ledger):
         gone: int = await self._answer(lambda: self._do(Prune(before)))
         return gone
 
+    async def take_in(self) -> None:
+        """
+        Bring in rows that wait beside the file.
+
+        Raises:
+            LedgerUnavailable: If the file cannot be written.
+        """
+        await self._answer(lambda: self._do(Ask(lambda _: None)))
+
     async def check(self) -> tuple[str, ...]:
         """
         Look for damage in the file.
