@@ -171,7 +171,10 @@ async def test_rescue_begins_anew_and_says_so() -> None:
     """`Restarted`, then the whole answer of the next route (FB08)."""
     first, second = Route(StreamTruncated("cut"), fail_at=4), Route()
     events = await read(falling_back(first, second, models=[None, "other"], rescue=True))
-    place = events.index(Restarted("cut", "witness", "other"))
+    (anew,) = (event for event in events if isinstance(event, Restarted))
+    assert ("cut", "witness", "other") == (anew.reason, anew.provider, anew.model)
+    assert isinstance(anew.error, StreamTruncated)
+    place = events.index(anew)
     assert [TextDelta("a"), TextDelta("b")] == [
         event for event in events[place:] if isinstance(event, TextDelta)
     ]

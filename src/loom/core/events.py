@@ -86,11 +86,16 @@ class Throttled(msgspec.Struct, frozen=True):
 
 
 class Restarted(msgspec.Struct, frozen=True):
-    """The answer begins anew elsewhere: forget what came before (`rescue` mode)."""
+    """
+    The answer begins anew elsewhere: forget what came before (`rescue` mode).
+
+    `error` is why, with the attempts so far; None where nobody told.
+    """
 
     reason: str
     provider: str
     model: str
+    error: LoomError | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True):

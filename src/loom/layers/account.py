@@ -294,9 +294,10 @@ class _Tab:
                 self._past, self._here = self._past + (_attempts(error) or self._here), ()
                 self._provider, self._model = provider, model
                 await self._next(doubtful=error.uncertain)
-            case Restarted(provider=provider, model=model):
-                self._past = (*self._past, *self._here, *self._broken_off("estimated", ""))
-                self._here = ()
+            case Restarted(error=error, provider=provider, model=model):
+                told = () if error is None else _attempts(error)
+                untold = (*self._here, *self._broken_off("estimated", ""))
+                self._past, self._here = self._past + (told or untold), ()
                 self._provider, self._model = provider, model
                 await self._next(doubtful=True)
             case _:

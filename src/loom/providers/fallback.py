@@ -194,7 +194,7 @@ class _Story:
         name, model = branch.provider.name, branch.model or request.model
         _log.warning("Falling back to %s:%s: %s", name, model, error.message)
         if self.answered:
-            return Restarted(error.message, name, model)
+            return Restarted(error.message, name, model, error)
         return Rerouted(error, name, model)
 
     def told(self) -> LoomError:
