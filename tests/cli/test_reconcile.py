@@ -118,6 +118,32 @@ def test_days_of_another_time_zone(against: Any) -> None:
     assert "0.00" == value["difference_usd"]
 
 
+def test_days_apart_are_no_time_zone(against: Any) -> None:
+    """The same tokens a week later are two differences: no midnight lies between them."""
+    code, value = against([ONE], BILLED.replace("11-20", "11-27"), "--since", "2026-11-20")
+    assert (1, ["missing_in_invoice", "missing_in_ledger"]) == (code, kinds(value))
+
+
+def test_the_end_of_a_month_may_lie_elsewhere(against: Any) -> None:
+    """An invoice by months has the same hours at its edges."""
+    calls = [ONE, later(ONE, "2026-11-30T23:30:00")]
+    lines = BILLED.replace("2026-11-20", "2026-11") + BILLED.replace("2026-11-20", "2026-12")
+    code, value = against(calls, lines)
+    assert (0, ["other_day", "other_day"]) == (code, kinds(value))
+
+
+def test_a_narrow_window_has_its_notes_below(
+    looms: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be known of a difference is never left out."""
+    monkeypatch.setattr("loom.cli.terminal._PIPE_WIDTH", 80)
+    (tmp_path / "invoice.csv").write_text(HEAD + BILLED.replace(",0.21", ",0.42"))
+    write(tmp_path / "calls.db", [ONE])
+    out = looms("reconcile", "invoice.csv", "--ledger", "calls.db").out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "the invoice asks 2 times" in " ".join(out.split())
+
+
 def test_an_invoice_by_months(against: Any) -> None:
     """Months are compared with months; lines of one month and model are added up."""
     calls = [ONE, later(ONE, "2026-11-28T10:00:00"), later(ONE, "2026-12-01T10:00:00")]

@@ -7,7 +7,8 @@ it comes from; all others are for somebody to look at, with what can be said abo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from decimal import Decimal
 from itertools import combinations
 from typing import Literal, TypeAlias
@@ -52,6 +53,7 @@ _CENT = Decimal("0.01")
 _MOST_KEYS = 6  # of more than these not every set is tried
 _FACTORS = {Decimal("0.5"): "batch", Decimal("1.75"): "priority", Decimal("0.875"): "both"}
 _CLOSE = Decimal("0.01")
+_LONGEST_MONTH = timedelta(days=31)
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,7 +271,9 @@ def _other_keys(invoice: Side, keys: Mapping[str, _Sum]) -> tuple[str, ...]:
     """Give the keys without whose calls both sides are the same."""
     if not 1 < len(keys) <= _MOST_KEYS:
         return ()
-    for count in range(1, len(keys)):
+    # Where no tokens are named, many sets of keys may cost the same by chance.
+    most = 2 if invoice.input_tokens is None else len(keys)
+    for count in range(1, most):
         for left_out in combinations(sorted(keys), count):
             rest = _plus(part for key, part in keys.items() if key not in left_out)
             close = abs(less(invoice.amount_usd, rest.cost)) < _CENT
@@ -284,13 +288,33 @@ def _moved(findings: list[Finding]) -> list[Finding]:
     for i, finding in enumerate(findings):
         if finding.kind in ("tokens_differ", "missing_in_ledger", "missing_in_invoice"):
             open_ones.setdefault(finding.model, []).append(i)
-    for places in open_ones.values():
-        some = [findings[i] for i in places]
-        if len(some) > 1 and _cancel(some):
+    runs = [run for places in open_ones.values() for run in _runs(findings, places)]
+    for places in runs:
+        if len(places) > 1 and _cancel([findings[i] for i in places]):
             for i in places:
                 note = "other days, and the same in all: days of another time zone?"
                 findings[i] = msgspec.structs.replace(findings[i], kind="other_day", note=note)
     return findings
+
+
+def _runs(findings: Sequence[Finding], places: Sequence[int]) -> Iterator[list[int]]:
+    """Part the findings of a model where a day, or a month, lies between them."""
+    run: list[int] = []
+    for i in places:
+        if run and not _adjacent(findings[run[-1]].period, findings[i].period):
+            yield run
+            run = []
+        run.append(i)
+    if run:
+        yield run
+
+
+def _adjacent(one: str, other: str) -> bool:
+    days = [date.fromisoformat(f"{period}-01"[:10]) for period in (one, other) if period]
+    if len(days) < 2:
+        return False
+    longest = _LONGEST_MONTH if len(one) < 10 else timedelta(days=1)
+    return days[1] - days[0] <= longest
 
 
 def _cancel(findings: Sequence[Finding]) -> bool:
