@@ -31,7 +31,7 @@ from loom.ledger.contract import EVERY_ROW, Ledger, Query, Total
 from loom.ledger.export import csv_lines, json_lines
 from loom.ledger.totals import group_by
 
-__all__ = ["cost"]
+__all__ = ["check", "cost", "export", "prune", "rows"]
 
 _EPILOG = (
     "Amounts are US dollars as they were written when each call ended; days are UTC."
