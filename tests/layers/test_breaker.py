@@ -224,6 +224,23 @@ async def test_of_two_that_queued_one_is_sent() -> None:
     assert 0 == breaker.probes_held
 
 
+async def test_who_leaves_the_queue_takes_no_other_probe_with_him() -> None:
+    """A call that was never sent is no probe: its end says nothing of the one on its way."""
+    clock, breaker = FakeClock(), Breaker()
+    await fail(breaking(Witness(error=ServiceUnavailable("503")), breaker, clock), 20)
+    clock.advance(10)
+    queued = breaking(Slow(clock, queue_s=0, first_byte_s=0), breaker, clock).stream(ASK)
+    assert isinstance(await anext(queued), Throttled)
+    probe = breaking(Witness(), breaker, clock).stream(ASK)
+    assert isinstance(await anext(probe), Sending)
+    await queued.aclose()
+    assert 1 == breaker.probes_held
+    with pytest.raises(CircuitOpen):
+        await read(breaking(Witness(), breaker, clock))
+    await probe.aclose()
+    assert 0 == breaker.probes_held
+
+
 async def test_three_successes_close_it() -> None:
     """Then everybody passes."""
     layer, breaker, _, _ = await half_open()

@@ -237,7 +237,7 @@ class Breaking(Layer):
 class _Watch:
     """One call, as the breaker sees it; its end is told once."""
 
-    __slots__ = ("_breaker", "_clock", "_epoch", "_key", "_sent_s", "heard")
+    __slots__ = ("_breaker", "_clock", "_epoch", "_key", "_sent", "_sent_s", "heard")
 
     def __init__(self, breaker: Breaker, key: BreakerKey, clock: Clock) -> None:
         self.heard = False
@@ -245,6 +245,7 @@ class _Watch:
         self._key = key
         self._clock = clock
         self._epoch: int | None = None
+        self._sent = False
         self._sent_s = clock.monotonic_s()
 
     def check(self) -> None:
@@ -254,6 +255,7 @@ class _Watch:
         self._epoch = None  # a refusal now leaves nothing to be ended
         self._sent_s = self._clock.monotonic_s()
         self._epoch = self._breaker.send(self._key, self._sent_s)
+        self._sent = True
 
     def hear(self, slow_s: float | None) -> None:
         self.heard = True
@@ -262,7 +264,8 @@ class _Watch:
 
     def end(self, outcome: Outcome) -> None:
         epoch, self._epoch = self._epoch, None
-        if epoch is not None:
+        # Who left before it was sent was no probe, and must not end another's.
+        if epoch is not None and (self._sent or outcome != "ignored"):
             self._breaker.end(self._key, epoch, outcome, self._clock.monotonic_s())
 
     def told(self, error: CircuitOpen, request: ChatRequest, provider: str) -> CircuitOpen:
