@@ -133,7 +133,9 @@ class Breaker:
         """
         return self._pass(key, now_s, leaving=True).epoch
 
-    def end(self, key: BreakerKey, epoch: int, outcome: Outcome, now_s: float) -> None:
+    def end(
+        self, key: BreakerKey, epoch: int, outcome: Outcome, now_s: float, *, sent: bool = True
+    ) -> None:
         """
         Take note of how a call ended.
 
@@ -142,10 +144,11 @@ class Breaker:
             epoch: What `send` gave; an outcome of an earlier state is not counted.
             outcome: How.
             now_s: Seconds of a monotonic clock.
+            sent: Whether it left: one that only queued is no probe, and ends none.
         """
         with self._lock:
             before = self._states.get(key, _CLOSED)
-            if before.epoch != epoch:
+            if before.epoch != epoch or (before.probing and not sent and outcome == "ignored"):
                 return
             state = self._states[key] = before.after(outcome, now_s, self.rules)
         _tell(key, before, state)
@@ -264,9 +267,9 @@ class _Watch:
 
     def end(self, outcome: Outcome) -> None:
         epoch, self._epoch = self._epoch, None
-        # Who left before it was sent was no probe, and must not end another's.
-        if epoch is not None and (self._sent or outcome != "ignored"):
-            self._breaker.end(self._key, epoch, outcome, self._clock.monotonic_s())
+        if epoch is not None:
+            now_s = self._clock.monotonic_s()
+            self._breaker.end(self._key, epoch, outcome, now_s, sent=self._sent)
 
     def told(self, error: CircuitOpen, request: ChatRequest, provider: str) -> CircuitOpen:
         error.provider = error.provider or provider
