@@ -86,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     if asked.plot:
         draw()
     if not asked.cost and not asked.only:
+        RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
