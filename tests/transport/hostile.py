@@ -4,97 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import socket
 import ssl
-import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeAlias
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import trustme
 
 from loom.core.request import Timeouts
 from loom.core.secret import Secret
+from loom.server.hostile import STREAM_HEAD, HostilePeer, HostileServer, Script
 from loom.testing import turn
 from loom.transport.contract import HttpRequest
+
+__all__ = [
+    "BODY", "CANARY", "STREAM_HEAD", "Peer", "Script", "Server", "authority", "request", "serve",
+    "serve_in_thread", "server_tls",
+]  # fmt: skip
 
 # Whoever finds this anywhere but on the socket has found a leak.
 CANARY = "canary-key-that-must-not-be-shown"
 
 BODY = b'{"model":"m"}'
 
-
-class Peer:
-    """One connection, as the server sees it."""
-
-    def __init__(
-        self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.server = server
-        self.reader = reader
-        self.writer = writer
-
-    async def request(self) -> bytes:
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        length = 0
-        for line in head.split(b"\r\n"):
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-        whole = head + await self.reader.readexactly(length)
-        self.server.requests.append(whole)
-        return whole
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self, body: bytes = b"{}", *headers: bytes, status: bytes = b"200 OK") -> None:
-        """Send a whole and correct reply."""
-        head = [b"HTTP/1.1 " + status, b"content-length: %d" % len(body), *headers]
-        await self.send(b"\r\n".join(head) + b"\r\n\r\n" + body)
-
-    async def chunk(self, data: bytes) -> None:
-        await self.send(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def reset(self) -> None:
-        """Close with a reset in place of an orderly end."""
-        sock: socket.socket = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-
-    async def gone(self) -> None:
-        """Wait until the other side closes."""
-        with suppress(ConnectionError):
-            while await self.reader.read(1 << 16):
-                pass
+Peer = HostilePeer
 
 
-Script: TypeAlias = Callable[[Peer], Awaitable[None]]
-
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-)
-
-
-class Server:
-    """A server on a free loopback port."""
+class Server(HostileServer):
+    """A hostile server as the tests of the transport ask for it, also from other threads."""
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None, host: str) -> None:
-        self.requests: list[bytes] = []
-        self.accepted = 0
-        self.open = 0
-        self.port = 0
+        super().__init__(script, tls=tls, host=host)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._script = script
-        self._tls = tls
-        self._host = host
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self.released = asyncio.Event()
-        """For scripts that wait until the test lets them go on."""
 
     @property
     def url(self) -> str:
@@ -104,20 +47,11 @@ class Server:
     def where(self) -> str:
         return f"{self._host}:{self.port}"
 
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        self.open += 1
-        task = asyncio.get_running_loop().create_task(self._serve(Peer(self, reader, writer)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # A task that is cancelled before its first step closes nothing.
-        task.add_done_callback(lambda _: writer.transport.abort())
-
     async def closed(self) -> None:
         """Wait until no connection is open."""
         while self.open:
-            self._changed.clear()
-            await self._changed.wait()
+            self.changed.clear()
+            await self.changed.wait()
 
     def wait_closed(self) -> None:
         """From another thread: wait until no connection is open."""
@@ -129,38 +63,18 @@ class Server:
         assert self.loop is not None
         self.loop.call_soon_threadsafe(self.released.set)
 
-    async def stop(self) -> None:
-        # What the kernel has accepted arrives here first.
-        await turn(3)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await turn(2)
-
-    async def _serve(self, peer: Peer) -> None:
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-                await self._script(peer)
-        finally:
-            peer.writer.close()
-            with suppress(ConnectionError, ssl.SSLError):
-                await peer.writer.wait_closed()
-            self.open -= 1
-            self._changed.set()
-
 
 @asynccontextmanager
 async def serve(
     script: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[Server]:
-    server = Server(script, tls, host)
-    listener = await asyncio.start_server(server.accept, host, 0, ssl=tls, limit=1 << 20)
-    server.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield server
-    finally:
-        listener.close()
-        await server.stop()
+    async with Server(script, tls, host) as server:
+        try:
+            yield server
+        finally:
+            # What the kernel has accepted arrives here first.
+            await turn(3)
+    await turn(2)
 
 
 @contextmanager

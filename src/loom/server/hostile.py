@@ -129,9 +129,12 @@ class HostileServer:
     Args:
         script: What happens to each connection.
         tls: Its side of TLS; None: none.
+        host: The loopback address where it listens.
     """
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script, *, tls: ssl.SSLContext | None = None, host: str = _HOST
+    ) -> None:
         self.requests: list[bytes] = []
         self.accepted = 0
         self.open = 0
@@ -140,13 +143,14 @@ class HostileServer:
         self.released = asyncio.Event()
         self._script = script
         self._tls = tls
+        self._host = host
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
 
     @property
     def base_url(self) -> str:
         """For example `http://127.0.0.1:40123/v1`."""
-        return f"http{'s' if self._tls else ''}://{_HOST}:{self.port}/v1"
+        return f"http{'s' if self._tls else ''}://{self._host}:{self.port}/v1"
 
     async def until(self, condition: Callable[[], bool], limit_s: float = 5.0) -> bool:
         """
@@ -173,7 +177,7 @@ class HostileServer:
         # Above the largest head that a script reads.
         limit = 1 << 20
         self._listener = await asyncio.start_server(
-            self._accept, _HOST, 0, ssl=self._tls, limit=limit
+            self._accept, self._host, 0, ssl=self._tls, limit=limit
         )
         self.port = self._listener.sockets[0].getsockname()[1]
         return self
