@@ -11,11 +11,11 @@ import msgspec
 
 from loom.catalog.cost import cost
 from loom.core.errors import ContextTooLong
-from loom.core.messages import AudioPart
 from loom.core.model import ModelCard, Price
 from loom.core.plan import Plan, Quote, TokenCount
 from loom.core.request import ChatRequest
 from loom.layers.window import Fitted
+from loom.layers.worst import has_sound
 
 if TYPE_CHECKING:
     from loom.config.assemble import Assembled
@@ -118,16 +118,8 @@ def _longest(fitted: Fitted, card: ModelCard | None) -> int | None:
 
 
 def _cost(request: ChatRequest, price: Price, tokens: int, longest: int) -> Decimal | None:
-    if price.usd_per_audio_second and _has_sound(request):
+    if price.usd_per_audio_second and has_sound(request):
         return None  # billed by the second, and nobody has listened to it yet
     # With "auto" the vendor chooses the tier when it answers.
     tier = "priority" if request.service_tier == "auto" else None
     return cost(price, input_tokens=tokens, output_tokens=longest, tier=tier)
-
-
-def _has_sound(request: ChatRequest) -> bool:
-    return any(
-        isinstance(part, AudioPart)
-        for message in request.messages
-        for part in (() if isinstance(message.content, str) else message.content or ())
-    )

@@ -10,7 +10,14 @@ import msgspec
 
 from loom.core.model import Price
 
-__all__ = ["Plan", "Quote", "TokenCount"]
+__all__ = ["BYTES_PER_TOKEN", "Plan", "Quote", "TokenCount"]
+
+BYTES_PER_TOKEN = 3.2
+"""
+How many bytes of text are taken for a token where nobody counts.
+
+Source: the project's limiter design, "bytes/3.2".
+"""
 
 
 class TokenCount(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import msgspec
 
 from loom.core.messages import Message, TextPart, ThinkingPart
+from loom.core.plan import BYTES_PER_TOKEN
 from loom.core.request import ChatRequest
 
 __all__ = ["Counting", "Estimate", "Estimator"]
@@ -27,13 +28,12 @@ Counting: TypeAlias = Callable[[ChatRequest], int]
 _encode = msgspec.json.Encoder().encode
 
 # Source: the project's limiter design, point 2.
-_BYTES_PER_TOKEN = 3.2
 _QUANTILE = 0.95
 # The begin and end of a turn.
 _AROUND = 16
 # What an image, a document or sound is taken for until the first answer tells: about what the
 # largest image has (1,024 by 1,024 pixels in squares of 16).
-_OTHER_PART = 4_160 * _BYTES_PER_TOKEN
+_OTHER_PART = 4_160 * BYTES_PER_TOKEN
 # The client's own default; a request without `max_tokens` may have longer answers.
 _MOST = 4_096
 # Answers to remember, and how many make a quantile, or a mean, worth trusting.
@@ -93,7 +93,7 @@ class Estimator:
             The guess; at least one token of prompt, and one of answer.
         """
         if self._count is None:
-            rough = _prompt_bytes(request) / _BYTES_PER_TOKEN
+            rough = _prompt_bytes(request) / BYTES_PER_TOKEN
             prompt = math.ceil(rough * self._ratios.get(model, 1.0))
         else:
             rough, prompt = 0.0, self._count(request)

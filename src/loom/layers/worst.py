@@ -8,14 +8,12 @@ from math import ceil, inf
 from loom.catalog.cost import cost
 from loom.core.messages import AudioPart
 from loom.core.model import ModelCard
+from loom.core.plan import BYTES_PER_TOKEN
 from loom.core.request import ChatRequest
 from loom.core.response import Usage
 from loom.layers.bounds import most_tokens
 
-__all__ = ["likely_usage", "worst_cost"]
-
-# Source: the project's limiter design, "bytes/3.2".
-_BYTES_PER_TOKEN = 3.2
+__all__ = ["has_sound", "likely_usage", "worst_cost"]
 
 
 def worst_cost(request: ChatRequest, card: ModelCard | None) -> Decimal | None:
@@ -35,7 +33,7 @@ def worst_cost(request: ChatRequest, card: ModelCard | None) -> Decimal | None:
     price = None if card is None else card.price
     if card is None or price is None:
         return None
-    if price.usd_per_audio_second and _has_sound(request):
+    if price.usd_per_audio_second and has_sound(request):
         return None  # billed by the second, and nobody has listened to it yet
     window = inf if card.context_window is None else card.context_window
     prompt = min(most_tokens(request), window)
@@ -66,14 +64,23 @@ def likely_usage(request: ChatRequest, said_bytes: int, prompts: int = 1) -> Usa
         An estimate; 3.2 bytes are taken for a token.
     """
     most = most_tokens(request)
-    prompt = 0 if most == inf else ceil(most / _BYTES_PER_TOKEN) * prompts
-    answer = ceil(said_bytes / _BYTES_PER_TOKEN)
+    prompt = 0 if most == inf else ceil(most / BYTES_PER_TOKEN) * prompts
+    answer = ceil(said_bytes / BYTES_PER_TOKEN)
     return Usage(
         input_tokens=prompt, output_tokens=answer, total_tokens=prompt + answer, estimated=True
     )
 
 
-def _has_sound(request: ChatRequest) -> bool:
+def has_sound(request: ChatRequest) -> bool:
+    """
+    Whether a request holds sound, which some models bill by the second.
+
+    Args:
+        request: What is asked.
+
+    Returns:
+        True if one of its messages does.
+    """
     return any(
         isinstance(part, AudioPart)
         for message in request.messages

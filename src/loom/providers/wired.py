@@ -25,6 +25,7 @@ from loom.core.errors import (
     Unreachable,
 )
 from loom.core.events import Completed, Sending, StreamEvent
+from loom.core.plan import BYTES_PER_TOKEN
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest, Timeouts
 from loom.core.response import LLMResponse, Usage
@@ -48,9 +49,6 @@ _log = logging.getLogger("loom.provider")
 # Mistral sends both in one chunk (121 of 121 recorded streams); OpenAI's family sends usage in
 # the next one, at once. Without it the answer is whole and its tokens are estimated.
 _USAGE_GRACE_S = 2.0
-
-# For estimates only. Source: the project's limiter design, "bytes/3.2".
-_BYTES_PER_TOKEN = 3.2
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,8 +374,8 @@ def _estimated(encoded: EncodedRequest, response: LLMResponse) -> Usage:
         + sum(len(call.arguments) + len(call.name) for call in choice.message.tool_calls)
         for choice in response.choices
     )  # fmt: skip
-    prompt = math.ceil(len(encoded.body) / _BYTES_PER_TOKEN)
-    answer = math.ceil(said / _BYTES_PER_TOKEN)
+    prompt = math.ceil(len(encoded.body) / BYTES_PER_TOKEN)
+    answer = math.ceil(said / BYTES_PER_TOKEN)
     return Usage(
         input_tokens=prompt, output_tokens=answer, total_tokens=prompt + answer, estimated=True
     )
