@@ -28,6 +28,7 @@ __all__ = [
     "full_backlog",
     "refuse_tls",
     "refused_port",
+    "reset_kept",
     "talk",
     "untrusted_tls",
 ]
@@ -226,6 +227,21 @@ ANSWER = (
 
 EVENT = ANSWER.replace(b'"message"', b'"delta"').replace(b".completion", b".completion.chunk")
 """The same, as the only event of a stream."""
+
+
+async def reset_kept(peer: HostilePeer) -> None:
+    """
+    Answer once, and reset the first connection at the moment when it is used again; a script.
+
+    Args:
+        peer: The connection.
+    """
+    await answer(peer, await peer.request())
+    if peer.number == 1:
+        await peer.request()
+        peer.reset()
+    else:
+        await talk(peer)
 
 
 async def talk(peer: HostilePeer) -> None:

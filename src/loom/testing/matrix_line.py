@@ -11,10 +11,10 @@ from loom.server.hostile import (
     STREAM_HEAD,
     HostilePeer,
     HostileServer,
-    answer,
     full_backlog,
     refuse_tls,
     refused_port,
+    reset_kept,
     talk,
     untrusted_tls,
 )
@@ -146,16 +146,7 @@ async def _bad_chunk(bench: Bench, *, stream: bool) -> Sight:
 
 async def _stale_socket(bench: Bench, *, stream: bool) -> Sight:
     """The server closes a kept connection at the very moment when it is used again."""
-
-    async def close_late(peer: HostilePeer) -> None:
-        await answer(peer, await peer.request())
-        if peer.number == 1:
-            await peer.request()
-            peer.reset()
-        else:
-            await talk(peer)
-
-    async with bench.against(close_late) as (server, line):
+    async with bench.against(reset_kept) as (server, line):
         await line.ask(stream=stream)
         asked = len(server.requests)
         seen = await bench.sight(line, stream=stream, wire=lambda: len(server.requests) - asked)

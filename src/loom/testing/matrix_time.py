@@ -10,7 +10,7 @@ import msgspec
 
 from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
-from loom.server.hostile import STREAM_HEAD, HostilePeer, answer, full_backlog, talk
+from loom.server.hostile import STREAM_HEAD, HostilePeer, full_backlog, reset_kept
 from loom.testing.matrix_bench import Bench, Line, Scene
 from loom.testing.matrix_sight import HELD, SHORT_S, HastyClock, Sight, nothing
 
@@ -116,16 +116,7 @@ async def _wall_jumps(bench: Bench, *, stream: bool) -> Sight:
 
 async def _after_suspend(bench: Bench, *, stream: bool) -> Sight:
     """The kept socket is dead; who is there now answers what it never heard of with a reset."""
-
-    async def forget(peer: HostilePeer) -> None:
-        await answer(peer, await peer.request())
-        if peer.number == 1:
-            await peer.request()
-            peer.reset()
-        else:
-            await talk(peer)
-
-    async with bench.against(forget) as (server, line):
+    async with bench.against(reset_kept) as (server, line):
         await line.ask(stream=stream)
         asked = len(server.requests)
         line.clock.skip(3600)
