@@ -257,6 +257,30 @@ async def test_models_that_share_a_limit_share_a_key() -> None:
     assert [(*SCOPE, "family")] == list(limiter.states())
 
 
+async def test_a_key_that_is_renewed_in_the_queue_brings_its_own_limits() -> None:
+    """What left the queue of the old key takes its turn under the new one."""
+    scopes = [("https://x", "old")]
+    limiter, clock = Limiter(RateLimit(concurrency=1)), FakeClock()
+    layers = [
+        Limiting(Witness(), limiter=limiter, clock=clock, scope=lambda: scopes[-1])
+        for _ in range(3)
+    ]
+    first = layers[0].stream(ASK)
+    assert isinstance(await anext(first), Sending)
+    queued = layers[1].stream(ASK)
+    assert isinstance(await anext(queued), Throttled)
+    scopes.append(("https://x", "new"))
+    newer = layers[2].stream(ASK)
+    assert isinstance(await anext(newer), Sending)
+    await first.aclose()
+    assert isinstance(await anext(queued), Throttled)
+    assert [0, 1] == [limiter.state((*scope, "m")).held for scope in scopes]
+    await newer.aclose()
+    assert isinstance(await anext(queued), Sending)
+    await queued.aclose()
+    assert (0, 0) == (limiter.held, limiter.queued)
+
+
 async def test_a_cancelled_wait_makes_room(request: pytest.FixtureRequest) -> None:
     """Fault matrix, row 51: the waiter is gone, and the next is woken."""
     limiter, clock = Limiter(RateLimit(concurrency=1)), FakeClock()

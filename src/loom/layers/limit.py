@@ -70,9 +70,15 @@ class Limiting(Layer):
         call = _Call(self._limiter, (*self._scope(), model), request, self._clock)
         try:
             ticket = call.draw()
-            if not ticket.granted:
+            while not ticket.granted:
                 yield Throttled(ticket.wait_s)
                 await ticket.wait()
+                if call.key[:2] == self._scope():
+                    break
+                # The key was renewed meanwhile: the call leaves under the new one's limits.
+                call.end()
+                call = _Call(self._limiter, (*self._scope(), model), request, self._clock)
+                ticket = call.draw()
             async with aclosing(self.inner.stream(request)) as events:
                 async for event in events:
                     kind = type(event)
@@ -95,20 +101,20 @@ class Limiting(Layer):
 class _Call:
     """One call, as the limiter sees it; its end is told once."""
 
-    __slots__ = ("_clock", "_estimate", "_key", "_limiter", "_request", "_ticket", "heard", "sent")
+    __slots__ = ("_clock", "_estimate", "_limiter", "_request", "_ticket", "heard", "key", "sent")
 
     def __init__(self, limiter: Limiter, key: LimitKey, request: ChatRequest, clock: Clock) -> None:
         self.sent = False
         self.heard = False
         self._limiter = limiter
-        self._key = key
+        self.key = key
         self._request = request
         self._clock = clock
         self._estimate: Estimate = limiter.estimator.estimate(request, key[2])
         self._ticket: Ticket | None = None
 
     def draw(self) -> Ticket:
-        self._ticket = self._limiter.draw(self._key, self._request, self._estimate, self._clock)
+        self._ticket = self._limiter.draw(self.key, self._request, self._estimate, self._clock)
         return self._ticket
 
     def complete(self, response: LLMResponse) -> None:
@@ -119,7 +125,7 @@ class _Call:
             total = _charged(usage)
         if not usage.estimated:
             self._limiter.estimator.learn(
-                self._request, self._key[2], self._estimate,
+                self._request, self.key[2], self._estimate,
                 # What came from a cache is not charged; the rest of the prompt is as long.
                 prompt=usage.input_tokens, total=total + usage.cached_tokens,
             )  # fmt: skip
@@ -175,11 +181,11 @@ class _Call:
         if limits is not None and limits.limit_requests_minute == 0:
             return  # the model is not in the plan: nothing is used up
         why: Refused = "capacity" if isinstance(error, CapacityExceeded) else "quota"
-        self._limiter.refuse(self._key, why, error.retry_after_s, self._clock.monotonic_s())
+        self._limiter.refuse(self.key, why, error.retry_after_s, self._clock.monotonic_s())
 
     def _announce(self, limits: RateLimitState) -> None:
         self._limiter.announce(
-            self._key,
+            self.key,
             limits.limit_requests_minute,
             limits.limit_tokens_minute,
             self._clock.monotonic_s(),
