@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -472,13 +472,16 @@ async def test_a_ledger_that_cannot_be_written_stops_the_call() -> None:
 
 async def test_only_its_own_ledger_is_closed() -> None:
     """A ledger that the caller made is the caller's."""
-    for owned in (True, False):
-        ledger = MemoryLedger(clock=FakeClock())
-        layer = Accounting(Script(), ledger=ledger, catalog=CATALOG, clock=FakeClock(), owned=owned)
-        await layer.aclose()
-        with suppress(RuntimeError):
-            await read(layer)
-            assert not owned
+
+    def around(ledger: MemoryLedger, *, owned: bool) -> Accounting:
+        return Accounting(Script(), ledger=ledger, catalog=CATALOG, clock=FakeClock(), owned=owned)
+
+    own, foreign = MemoryLedger(clock=FakeClock()), MemoryLedger(clock=FakeClock())
+    await around(own, owned=True).aclose()
+    await around(foreign, owned=False).aclose()
+    await read(around(foreign, owned=False))
+    with pytest.raises(RuntimeError, match="closed"):
+        await read(around(own, owned=True))
 
 
 def test_worst_cases() -> None:
