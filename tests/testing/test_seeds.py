@@ -326,7 +326,7 @@ def test_a_planted_layer_is_found(layer: LayerFactory, finding: str) -> None:
 
 def only_failures(end: Callable[..., None]) -> Callable[..., None]:
     """Forget the calls that were cancelled, and those that told nothing."""
-    return lambda *given: None if "ignored" in given else end(*given)
+    return lambda *given, **named: None if "ignored" in given else end(*given, **named)
 
 
 def in_line(end: Callable[..., None]) -> Callable[..., None]:
