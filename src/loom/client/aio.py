@@ -24,15 +24,15 @@ from loom.client.defaults import Defaults, changed_defaults
 from loom.client.discreet import discreet, discreet_async
 from loom.client.options import Messages, build_request
 from loom.client.output import parsed_response
-from loom.client.steady import (
-    STEADYING,
+from loom.client.stream import AsyncStream
+from loom.client.surroundings import (
+    SURROUNDING,
     BudgetLike,
     FallbackLike,
-    changed_steadiness,
-    checked_steadiness,
+    changed_surroundings,
+    checked_surroundings,
     find_key,
 )
-from loom.client.stream import AsyncStream
 from loom.config.assemble import MISTRAL_BASE_URL, Assembled, assemble_mistral
 from loom.config.load import load_settings, normalise_base_url
 from loom.core.ambient import Clock, Dice, SystemClock
@@ -178,7 +178,7 @@ class AsyncMistral:
                 "fallback": fallback, "rescue": rescue, "budget": budget, "ledger": ledger,
                 "client_name": client_name, "telemetry": telemetry,
             }  # fmt: skip
-            self._steadiness = checked_steadiness(around, self._clock)
+            self._surroundings = checked_surroundings(around, self._clock)
             self._assemble = functools.partial(
                 assemble_mistral,
                 key=key,
@@ -191,7 +191,7 @@ class AsyncMistral:
                 as_of=self._as_of,
                 billed=self._release is None,
             )
-            self._assembled: Assembled = self._assemble(steadiness=self._steadiness)
+            self._assembled: Assembled = self._assemble(surroundings=self._surroundings)
         except BaseException:
             self._free()
             raise
@@ -358,14 +358,14 @@ class AsyncMistral:
             TypeError: If a name is not one of these.
         """
         defaults = changed_defaults(self._defaults, changes)
-        around = {name: changes.pop(name) for name in STEADYING if name in changes}
+        around = {name: changes.pop(name) for name in SURROUNDING if name in changes}
         if changes:
             raise TypeError(f"with_options() does not know {min(changes)!r}")
         twin = copy.copy(self)
         if around:
-            steadiness = changed_steadiness(self._steadiness, around, self._clock)
-            twin._steadiness = steadiness  # noqa: SLF001 - a copy of itself
-            twin._assembled = self._assemble(steadiness=steadiness)  # noqa: SLF001 - a copy of itself
+            surroundings = changed_surroundings(self._surroundings, around, self._clock)
+            twin._surroundings = surroundings  # noqa: SLF001 - a copy of itself
+            twin._assembled = self._assemble(surroundings=surroundings)  # noqa: SLF001 - a copy of itself
         twin._release = _nothing  # noqa: SLF001 - a copy of itself
         twin._defaults = defaults  # noqa: SLF001 - a copy of itself
         return twin

@@ -14,8 +14,8 @@ from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.options import Messages
 from loom.client.reader import Reader
-from loom.client.steady import BudgetLike, FallbackLike
 from loom.client.stream import AsyncStream, begun_anew
+from loom.client.surroundings import BudgetLike, FallbackLike
 from loom.core.ambient import Clock, Dice
 from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
 from loom.core.plan import Plan, Quote, TokenCount

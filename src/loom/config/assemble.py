@@ -30,7 +30,7 @@ import msgspec
 from loom.catalog.lookup import Catalog
 from loom.config.load import normalise_base_url, user_file, wants_latest_genai_names
 from loom.config.secrets import find_api_key
-from loom.config.steadiness import Steadiness
+from loom.config.surroundings import Surroundings
 from loom.core.ambient import Clock, Dice, SystemDice
 from loom.core.errors import ConfigInvalid
 from loom.core.model import ModelCard
@@ -94,7 +94,7 @@ def assemble_mistral(
     dice: Dice | None = None,
     as_of: date | None = None,
     billed: bool = True,
-    steadiness: Steadiness = Steadiness(),  # noqa: B008 - a frozen value
+    surroundings: Surroundings = Surroundings(),  # noqa: B008 - a frozen value
 ) -> Assembled:
     """
     A Mistral provider with its layers.
@@ -109,7 +109,7 @@ def assemble_mistral(
         dice: Draws the jitter of waits.
         as_of: The day whose models and prices hold; None: the day of each call.
         billed: False for the simulator: the age of a price that nobody pays is no news.
-        steadiness: What stands around it.
+        surroundings: What stands around it.
 
     Returns:
         The provider and its catalogue.
@@ -141,29 +141,29 @@ def assemble_mistral(
             inner, window=window, catalog=catalog, clock=clock, as_of=as_of
         ),
         group=group,
-        steadiness=steadiness,
+        surroundings=surroundings,
     )
     around: list[LayerFactory] = [
         lambda inner: Tracing(
             inner,
             clock=clock,
-            telemetry=steadiness.telemetry,
+            telemetry=surroundings.telemetry,
             old_metrics=not wants_latest_genai_names(),
         )
     ]
-    ledger = steadiness.ledger
+    ledger = surroundings.ledger
     if ledger is not None:
         around.append(
             lambda inner: Accounting(
                 inner,
                 ledger=ledger,
-                budgets=steadiness.budgets,
+                budgets=surroundings.budgets,
                 catalog=catalog,
                 clock=clock,
                 as_of=as_of,
                 scope=lambda: ("", key.fingerprint),
-                client=steadiness.client,
-                owned=steadiness.owned,
+                client=surroundings.client,
+                owned=surroundings.owned,
             )
         )
     provider = compose(
@@ -187,11 +187,11 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
     dice: Dice
     fitting: LayerFactory
     group: Callable[[str], str]
-    steadiness: Steadiness
+    surroundings: Surroundings
 
     def provider(self) -> LLMProvider:
         """The client's own route, with those that it falls back on behind it."""
-        fallback = self.steadiness.fallback
+        fallback = self.surroundings.fallback
         if fallback is None:
             return self.branch(Route(), last=True).provider
         *others, last = fallback.routes
@@ -200,7 +200,7 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
             [*routes, self.branch(last, last=True)],
             clock=self.clock,
             first_token_s=fallback.first_token_s,
-            rescue=self.steadiness.rescue,
+            rescue=self.surroundings.rescue,
         )
 
     def branch(self, route: Route | LLMProvider, *, last: bool) -> Branch:
@@ -219,7 +219,7 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
     def steadying(self, endpoint: Endpoint, *, last: bool) -> list[LayerFactory]:
         """The layers that keep a route up, outermost first."""
         layers: list[LayerFactory] = []
-        policy, breaker = self.steadiness.retry, self.steadiness.breaker
+        policy, breaker = self.surroundings.retry, self.surroundings.breaker
         clock, dice = self.clock, self.dice
         if policy is not None:
             changes: dict[str, int] = {}
@@ -237,7 +237,7 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
                     inner, breaker=kept, clock=clock, scope=lambda: endpoint.scope
                 )
             )
-        limiter = self.steadiness.limiter
+        limiter = self.surroundings.limiter
         if limiter is not None:
             layers.append(
                 lambda inner: Limiting(

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from loom.ledger.budgets import Budget
     from loom.ledger.contract import Ledger
 
-__all__ = ["Steadiness"]
+__all__ = ["Surroundings"]
 
 
-class Steadiness(msgspec.Struct, frozen=True, kw_only=True):
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What keeps a provider up, and its money together.
+    What stands around a provider: what keeps it up, and its money together.
 
     Attributes:
         retry: When a failed attempt is followed by another; None: never.

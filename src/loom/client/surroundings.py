@@ -1,4 +1,4 @@
-"""What keeps a client up, as callers write it: keys that change, retries, breakers, routes."""
+"""What stands around a client, as callers write it: keys, retries, routes, limits, money."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from loom.config.secrets import find_api_key
 from loom.config.settings import Settings
-from loom.config.steadiness import Steadiness
+from loom.config.surroundings import Surroundings
 from loom.core.ambient import Clock
 from loom.core.errors import ConfigInvalid
 from loom.core.provider import LLMProvider
@@ -25,12 +25,12 @@ from loom.ledger.contract import Ledger
 from loom.providers.key import Key
 
 __all__ = [
-    "STEADYING",
+    "SURROUNDING",
     "BudgetLike",
     "FallbackLike",
     "KeyLike",
-    "changed_steadiness",
-    "checked_steadiness",
+    "changed_surroundings",
+    "checked_surroundings",
     "find_key",
 ]
 
@@ -66,7 +66,7 @@ def find_key(given: KeyLike | None, settings: Settings) -> Key:
     return Key(find_api_key(given, settings=settings).secret)
 
 
-def checked_steadiness(given: Mapping[str, Any], clock: Clock) -> Steadiness:
+def checked_surroundings(given: Mapping[str, Any], clock: Clock) -> Surroundings:
     """
     What stands around a client, from its arguments.
 
@@ -93,7 +93,7 @@ def checked_steadiness(given: Mapping[str, Any], clock: Clock) -> Steadiness:
     budgets = _budgets(given["budget"])
     ledger, owned = _ledger(given["ledger"], clock, needed=bool(budgets))
     limit = given["rate_limit"]
-    return Steadiness(
+    return Surroundings(
         retry=given["retry"],
         breaker=given["breaker"],
         limiter=Limiter(limit) if isinstance(limit, RateLimit) else limit,
@@ -107,14 +107,14 @@ def checked_steadiness(given: Mapping[str, Any], clock: Clock) -> Steadiness:
     )
 
 
-def changed_steadiness(
-    steadiness: Steadiness, changes: Mapping[str, Any], clock: Clock
-) -> Steadiness:
+def changed_surroundings(
+    surroundings: Surroundings, changes: Mapping[str, Any], clock: Clock
+) -> Surroundings:
     """
     What stands around a client, some of it replaced; limits and ledger are shared.
 
     Args:
-        steadiness: The first client's.
+        surroundings: The first client's.
         changes: By the names of the arguments.
         clock: Dates the rows of a ledger.
 
@@ -122,27 +122,27 @@ def changed_steadiness(
         The value.
 
     Raises:
-        ConfigInvalid: As `checked_steadiness`.
+        ConfigInvalid: As `checked_surroundings`.
     """
     kept = {
-        "retry": steadiness.retry,
-        "breaker": steadiness.breaker,
-        "rate_limit": steadiness.limiter,
-        "fallback": steadiness.fallback,
-        "rescue": steadiness.rescue,
-        "budget": steadiness.budgets or None,
-        "ledger": steadiness.ledger,
-        "client_name": steadiness.client,
-        "telemetry": steadiness.telemetry,
+        "retry": surroundings.retry,
+        "breaker": surroundings.breaker,
+        "rate_limit": surroundings.limiter,
+        "fallback": surroundings.fallback,
+        "rescue": surroundings.rescue,
+        "budget": surroundings.budgets or None,
+        "ledger": surroundings.ledger,
+        "client_name": surroundings.client,
+        "telemetry": surroundings.telemetry,
     }
-    return checked_steadiness({**kept, **changes}, clock)
+    return checked_surroundings({**kept, **changes}, clock)
 
 
-STEADYING = (
+SURROUNDING = (
     "retry", "breaker", "rate_limit", "fallback", "rescue", "budget", "ledger", "client_name",
     "telemetry",
 )  # fmt: skip
-"""The arguments that `checked_steadiness` reads."""
+"""The arguments that `checked_surroundings` reads."""
 
 _KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
     ("retry", RetryPolicy, "a RetryPolicy"),
