@@ -23,7 +23,8 @@ from loom.testing.matrix_sight import HELD, Sight, nothing
 
 __all__ = ["LINE"]
 
-_PROMPT_BYTES = 8 << 20
+# More than the two ends of a connection hold in the kernel: 6 and 4 MiB, and headroom for more.
+_PROMPT_BYTES = 32 << 20
 
 
 async def _refused(bench: Bench, *, stream: bool) -> Sight:
