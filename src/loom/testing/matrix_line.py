@@ -23,8 +23,9 @@ from loom.testing.matrix_sight import HELD, Sight, nothing
 
 __all__ = ["LINE"]
 
-# More than the two ends of a connection hold in the kernel: 6 and 4 MiB, and headroom for more.
-_PROMPT_BYTES = 32 << 20
+# More than the two ends of a connection hold in the kernel: up to 32 and 4 MiB (`tcp_rmem`,
+# `tcp_wmem` of Linux 6).
+_PROMPT_BYTES = 48 << 20
 
 
 async def _refused(bench: Bench, *, stream: bool) -> Sight:
