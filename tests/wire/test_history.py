@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loom.core.errors import InvalidRequest
 from loom.core.messages import Message, ToolCall
 from loom.wire.mistral.history import legal_history
-from loom.wire.mistral.tool_ids import ToolIds, hashed_id, is_legal_id
+from loom.wire.tool_ids import ToolIds, hashed_id, is_legal_id
 
 SYSTEM, USER, ANSWER = Message.system("s"), Message.user("u"), Message.assistant("a")
 FOREIGN = ["call_abc123XYZ0987654321", "toolu_01A", "550e8400-e29b-41d4-a716-446655440000", "", "0"]

@@ -27,8 +27,8 @@ from loom.core.events import (
 )
 from loom.core.messages import TextPart, ThinkingPart
 from loom.core.response import Choice, LLMResponse, Partial, Usage
+from loom.wire.answer import Answer
 from loom.wire.headers import rate_limit_state, request_id
-from loom.wire.mistral.answer import Answer
 from loom.wire.mistral.errors import decode_error_body
 from loom.wire.mistral.messages import decode_part
 from loom.wire.mistral.usage import WireUsage, decode_usage

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from loom.core.errors import InvalidRequest
-from loom.wire.mistral.tool_ids import is_legal_id
+from loom.wire.tool_ids import is_legal_id
 
 __all__ = ["check_function_name", "check_turns"]
 

@@ -1,14 +1,16 @@
 """
-Tool call ids as Mistral takes them: nine of `A-Z a-z 0-9` (contract: section 3).
+Tool call ids that every vendor takes, as Mistral wants them: nine of `A-Z a-z 0-9`.
 
-Any other id (OpenAI's `call_...`, Anthropic's `toolu_...`, a UUID, an empty one) is mapped:
-the same id always to the same nine, two ids of one conversation never to the same, and back.
+Any other id (OpenAI's `call_...`, Anthropic's `toolu_...`, a UUID, an empty one) is mapped for
+Mistral (contract: section 3): the same id always to the same nine, two ids of one conversation
+never to the same, and back.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 
 __all__ = ["ToolIds", "hashed_id", "is_legal_id"]
 
@@ -55,9 +57,13 @@ class ToolIds:
 
     Args:
         legal: Ids of the conversation that are legal already; they are never given to another.
+        keeps: Whether the vendor takes an id as it is; None: as Mistral does.
     """
 
-    def __init__(self, legal: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, legal: frozenset[str] = frozenset(), keeps: Callable[[str], bool] | None = None
+    ) -> None:
+        self._keeps = keeps or is_legal_id
         self._taken = dict.fromkeys(legal, "")
         self._wire: dict[tuple[str, int], str] = {}
         self.originals: dict[str, str] = {}
@@ -73,7 +79,7 @@ class ToolIds:
         Returns:
             The id itself if it is legal and the first of its turn, else a hashed one.
         """
-        if occurrence == 0 and is_legal_id(original):
+        if occurrence == 0 and self._keeps(original):
             self.originals[original] = original
             return original
         key = (original, occurrence)

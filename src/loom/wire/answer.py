@@ -12,7 +12,7 @@ from loom.core.messages import (
     ToolCall,
 )
 from loom.core.response import Choice
-from loom.wire.mistral.tool_ids import hashed_id
+from loom.wire.tool_ids import hashed_id
 
 __all__ = ["Answer"]
 
