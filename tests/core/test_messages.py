@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.talk import MESSAGES, PARTS
 
 from loom.core.messages import (
     AudioPart,
@@ -225,3 +226,43 @@ def test_any_text_is_an_object_or_a_problem(text: str) -> None:
         assert {} == call.input
     elif text.strip():
         assert call.input == json.loads(text)
+
+
+# --- messages as JSON ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@given(data=st.data())
+def test_each_part_comes_back_as_its_own_kind(kind: str, data: st.DataObject) -> None:
+    """A part is written with the word for its kind, and comes back as it was."""
+    part = data.draw(PARTS[kind])
+    message = Message(role="user", content=(part,))
+
+    encoded = msgspec.json.encode(message)
+
+    assert message == msgspec.json.decode(encoded, type=Message)
+    assert kind == json.loads(encoded)["content"][0]["kind"]
+
+
+@given(MESSAGES)
+def test_any_message_comes_back_from_json(message: Message) -> None:
+    """What is encoded decodes to the same message."""
+    assert message == msgspec.json.decode(msgspec.json.encode(message), type=Message)
+
+
+def test_fields_of_a_raw_part_come_back_as_dicts() -> None:
+    """What this version does not know can be changed and sent back as plain JSON values."""
+    message = Message(role="user", content=(RawPart("x", {"type": "y", "a": {"b": [1]}}),))
+
+    again = msgspec.json.decode(msgspec.json.encode(message), type=Message)
+
+    assert isinstance(again.content, tuple)
+    assert isinstance(again.content[0], RawPart)
+    assert {"type": "y", "a": {"b": [1]}} == again.content[0].fields
+    assert dict is type(again.content[0].fields)
+
+
+def test_half_of_a_character_is_no_json() -> None:
+    """A lone surrogate is refused when it is written, and not when it is read."""
+    with pytest.raises(UnicodeEncodeError):
+        msgspec.json.encode(Message.user("\ud800"))

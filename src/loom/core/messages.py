@@ -33,13 +33,13 @@ def _data_uri(path: Path, media_type: str | None) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
-class TextPart(msgspec.Struct, frozen=True):
+class TextPart(msgspec.Struct, frozen=True, tag_field="kind", tag="text"):
     """A piece of plain text."""
 
     text: str
 
 
-class ImagePart(msgspec.Struct, frozen=True):
+class ImagePart(msgspec.Struct, frozen=True, tag_field="kind", tag="image"):
     """
     An image, by address or as a data URI.
 
@@ -69,7 +69,7 @@ class ImagePart(msgspec.Struct, frozen=True):
         return cls(_data_uri(Path(path), None), detail)
 
 
-class DocumentPart(msgspec.Struct, frozen=True):
+class DocumentPart(msgspec.Struct, frozen=True, tag_field="kind", tag="document"):
     """
     A document, by address or as a data URI.
 
@@ -98,7 +98,7 @@ class DocumentPart(msgspec.Struct, frozen=True):
         return cls(_data_uri(Path(path), None), Path(path).name)
 
 
-class AudioPart(msgspec.Struct, frozen=True):
+class AudioPart(msgspec.Struct, frozen=True, tag_field="kind", tag="audio"):
     """
     Sound.
 
@@ -129,19 +129,19 @@ class AudioPart(msgspec.Struct, frozen=True):
         return cls(data, file.suffix.removeprefix(".").lower() or None)
 
 
-class FilePart(msgspec.Struct, frozen=True):
+class FilePart(msgspec.Struct, frozen=True, tag_field="kind", tag="file"):
     """A file that was uploaded to the vendor before, by its id."""
 
     file_id: str
 
 
-class ReferencePart(msgspec.Struct, frozen=True):
+class ReferencePart(msgspec.Struct, frozen=True, tag_field="kind", tag="reference"):
     """Which sources the text before it stands on: ids that the vendor gave."""
 
     reference_ids: tuple[int | str, ...]
 
 
-class RawPart(msgspec.Struct, frozen=True):
+class RawPart(msgspec.Struct, frozen=True, tag_field="kind", tag="raw"):
     """
     A part of a kind that this version does not know, kept whole.
 
@@ -154,7 +154,7 @@ class RawPart(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
 
 
-class ThinkingPart(msgspec.Struct, frozen=True):
+class ThinkingPart(msgspec.Struct, frozen=True, tag_field="kind", tag="thinking"):
     """
     What the model thought before it answered; to be sent back whole.
 
