@@ -12,6 +12,7 @@ The error tree, and the one table that says what each error means.
     |   +-- UnexpectedRedirect, UpstreamAuth, ToolCallMissing, OutputInvalid
     +-- Refusal            ours: a limit that you set
     |   +-- PoolTimeout, CircuitOpen, LimitExceeded, BudgetExceeded, LedgerUnavailable
+    |   +-- SessionUnavailable
     +-- ToolError          a tool's
         +-- ToolNotFound, ToolArgumentsInvalid, ToolFailed, ToolTimedOut, ToolDenied
 
@@ -58,6 +59,7 @@ __all__ = [
     "ReplyTooLarge",
     "RequestTooLarge",
     "ServiceUnavailable",
+    "SessionUnavailable",
     "StreamStalled",
     "StreamTruncated",
     "TLSFailed",
@@ -412,6 +414,12 @@ class LedgerUnavailable(Refusal):
     """The ledger cannot be written."""
 
     code = "ledger_unavailable"
+
+
+class SessionUnavailable(Refusal):
+    """The store of sessions cannot be read or written now."""
+
+    code = "session_unavailable"
 
 
 class ToolError(LoomError):
