@@ -1,0 +1,1 @@
+"""What uses a provider and tools: the loop, its sessions, what it acts on."""
