@@ -1,0 +1,119 @@
+"""What came of a tool call, and the message that tells the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from loom.core.errors import ToolError
+from loom.core.messages import Message, Part, ToolCall
+from loom.shuttle.output import as_content, capped
+
+__all__ = ["MAX_ERROR_BYTES", "ToolResult", "error_text", "error_words", "tool_result_message"]
+
+MAX_ERROR_BYTES = 2048
+"""How much of an error's words the model is told."""
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What came of one tool call.
+
+    Its `repr` shows sizes and no content: logs and error reports print the locals of frames.
+
+    Attributes:
+        call: Which call it answers.
+        content: What the model reads.
+        error: Why there is no result; None when there is one. Its `__cause__` is what the tool
+            raised.
+        value: What the tool returned; None on an error.
+        duration_s: How long the tool ran, in seconds; 0 when it did not run.
+        cut: Whether the output was longer than its cap.
+        repeated: Whether an identical call of the same answer was run, and this is its result.
+    """
+
+    call: ToolCall
+    content: str | tuple[Part, ...]
+    error: ToolError | None = None
+    value: Any = None
+    duration_s: float = 0.0
+    cut: bool = False
+    repeated: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the tool ran and returned."""
+        return self.error is None
+
+    @property
+    def message(self) -> Message:
+        """The turn that tells the model."""
+        return Message.tool(self.call, self.content)
+
+    def __repr__(self) -> str:
+        """Name, id, sizes and the error's code; never what was returned."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"ToolResult({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The same for rich, whose tracebacks show locals."""
+        size = "chars" if isinstance(self.content, str) else "parts"
+        return [
+            ("name", self.call.name),
+            ("id", self.call.id),
+            (size, len(self.content)),
+            ("error", None if self.error is None else self.error.code),
+            ("cut", self.cut),
+            ("repeated", self.repeated),
+        ]
+
+
+def tool_result_message(call: ToolCall | str, result: Any) -> Message:
+    """
+    The message that tells the model what a tool gave back, for who writes the loop alone.
+
+    Args:
+        call: The call that it answers, or that call's id.
+        result: A text, one or several parts, a `ToolResult`, an exception (the model reads its
+            words), or anything that can be written as JSON: a dict, a dataclass, a msgspec
+            Struct, a pydantic model, None (`null`).
+
+    Returns:
+        A message of role "tool". Nothing is cut but an exception's words, at 2 KiB.
+
+    Raises:
+        TypeError: For a generator, for bytes that are no text, and for what can be written
+            neither as JSON nor as text.
+    """
+    if isinstance(result, ToolResult):
+        return Message.tool(call, result.content)
+    if isinstance(result, BaseException):
+        return Message.tool(call, error_text(result))
+    return Message.tool(call, as_content(result)[0])
+
+
+def error_text(error: BaseException) -> str:
+    """
+    What the model reads when a tool failed.
+
+    Args:
+        error: What was raised. The words of a `ToolError` stand alone; those of another have its
+            class before them. There is no traceback: it is not for the model.
+
+    Returns:
+        `error: ...`, its words cut at 2 KiB.
+    """
+    return f"error: {error_words(error)}"
+
+
+def error_words(error: BaseException) -> str:
+    """What `error_text` says after `error: `."""
+    name = type(error).__name__
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - it is a stranger's `__str__`
+        words = ""
+    if not isinstance(error, ToolError):
+        words = f"{name}: {words}" if words else name
+    return capped(words or name, MAX_ERROR_BYTES)[0]
