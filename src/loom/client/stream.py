@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from loom.client.discreet import discreet_async, forget
 from loom.client.output import parsed_response
+from loom.client.watched import Standing, Watched
 from loom.core.errors import StreamTruncated
 from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
 from loom.core.response import LLMResponse
@@ -17,7 +16,7 @@ from loom.core.response import LLMResponse
 __all__ = ["AsyncStream", "begun_anew"]
 
 
-class AsyncStream:
+class AsyncStream(Watched[StreamEvent, LLMResponse]):
     """
     The events of one answer: an async iterator, and an async context manager.
 
@@ -30,24 +29,8 @@ class AsyncStream:
     """
 
     def __init__(self, events: AsyncGenerator[StreamEvent, None], output: Any = None) -> None:
-        self._state = _StreamState()
-        # A generator that does not know this object: a cycle of the two would keep a dropped
-        # stream, and its socket, until the collector of cycles comes.
-        self._events = _watched(events, self._state, output)
-
-    def __aiter__(self) -> Self:
-        """Give the stream itself."""
-        return self
-
-    def __anext__(self) -> Awaitable[StreamEvent]:
-        """
-        The next event.
-
-        Raises:
-            StopAsyncIteration: After `Completed`.
-            LoomError: Whatever ended the stream; `.partial` holds what came.
-        """
-        return self._events.__anext__()
+        standing: Standing[LLMResponse] = Standing()
+        super().__init__(_watched(events, standing, output), standing)
 
     @property
     def text_stream(self) -> AsyncIterator[str]:
@@ -76,37 +59,6 @@ class AsyncStream:
         if self._state.response is None:
             raise StreamTruncated("the stream was closed before its answer was complete")
         return self._state.response
-
-    async def aclose(self) -> None:
-        """Close the stream and its connection; safe to call twice."""
-        self._state.ended = True
-        await self._events.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Give the stream itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the stream."""
-        await self.aclose()
-
-    def __del__(self) -> None:
-        """Warn of a stream that nobody closed; the generator's own finalizer closes it."""
-        # Fault matrix, row 54.
-        state: _StreamState | None = getattr(self, "_state", None)
-        if state is not None and state.begun and not state.ended:
-            warnings.warn(
-                "a stream was dropped before its end: read it to the end, close it, or use it"
-                " in a with block",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
 
     async def _texts(self) -> AsyncGenerator[str, None]:
         given = False
@@ -143,18 +95,8 @@ def begun_anew(event: Restarted) -> StreamTruncated:
     )
 
 
-class _StreamState:
-    """What a stream has come to."""
-
-    __slots__ = ("begun", "ended", "response")
-
-    def __init__(self) -> None:
-        self.begun = self.ended = False
-        self.response: LLMResponse | None = None
-
-
 async def _watched(
-    events: AsyncGenerator[StreamEvent, None], state: _StreamState, output: Any
+    events: AsyncGenerator[StreamEvent, None], state: Standing[LLMResponse], output: Any
 ) -> AsyncGenerator[StreamEvent, None]:
     state.begun = True
     event: StreamEvent | None = None
