@@ -9,11 +9,16 @@ from typing import Any
 
 from loom.core.response import RateLimitState
 
-__all__ = ["rate_limit_state", "refuses_retry", "request_id", "retry_after_s"]
+__all__ = ["demands_retry", "rate_limit_state", "refuses_retry", "request_id", "retry_after_s"]
 
 _NUMBER = re.compile(r"\d{1,18}(\.\d{1,9})?")
+_DURATION = re.compile(
+    r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s)?"
+    r"(?:(\d{1,9}(?:\.\d{1,9})?)ms)?"
+)
+_UNITS_S = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
 
-# Three families (contract/mistral.md section 5: 2026, 2025, 2024 to mid 2025). Where two name
+# Three families of Mistral (contract/mistral.md section 5: 2026, 2025, 2024 to mid 2025). Where two name
 # one thing, the newer wins: the lower rank.
 _FIELDS: dict[str, tuple[str, int]] = {
     "x-ratelimit-limit-req-minute": ("limit_requests_minute", 0),
@@ -30,13 +35,20 @@ _FIELDS: dict[str, tuple[str, int]] = {
     "x-ratelimitbysize-remaining-month": ("remaining_tokens_month", 1),
     "x-ratelimit-tokens-query-cost": ("query_cost_tokens", 0),
     "ratelimitbysize-query-cost": ("query_cost_tokens", 1),
+    # OpenAI's, "Rate limits", section "Rate limits in headers" (read 2026-06): of a minute, as its
+    # limits are for every paid tier.
+    "x-ratelimit-limit-requests": ("limit_requests_minute", 1),
+    "x-ratelimit-remaining-requests": ("remaining_requests_minute", 1),
+    "x-ratelimit-limit-tokens": ("limit_tokens_minute", 3),
+    "x-ratelimit-remaining-tokens": ("remaining_tokens_minute", 3),
 }
+_RESETS = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")
 _NOTHING = RateLimitState()
 
 
 def rate_limit_state(headers: Mapping[str, str]) -> RateLimitState:
     """
-    The limits that a reply's headers tell of, in any of the three families.
+    The limits that a reply's headers tell of, in any of Mistral's families or OpenAI's.
 
     Args:
         headers: Names in lower case.
@@ -56,6 +68,10 @@ def rate_limit_state(headers: Mapping[str, str]) -> RateLimitState:
         if (number := _number(value)) is not None:
             numbers[field], ranks[field] = int(number), rank
     reset_s = _number(found.get("ratelimitbysize-reset"))
+    if reset_s is None:
+        # OpenAI counts requests and tokens apart: all is free when the later of them is.
+        resets = [_duration_s(found[name]) for name in _RESETS if name in found]
+        reset_s = max((each for each in resets if each is not None), default=None)
     return RateLimitState(**numbers, reset_s=reset_s, headers=found)
 
 
@@ -107,6 +123,21 @@ def refuses_retry(headers: Mapping[str, str]) -> bool:
     return headers.get("x-should-retry", "").strip().lower() == "false"
 
 
+def demands_retry(headers: Mapping[str, str]) -> bool:
+    """
+    Whether the server says that the same request may succeed.
+
+    Args:
+        headers: Names in lower case.
+
+    Returns:
+        True for `x-should-retry: true`.
+
+    Source: openai 3.57 `_base_client.py`, `_should_retry`.
+    """
+    return headers.get("x-should-retry", "").strip().lower() == "true"
+
+
 def request_id(headers: Mapping[str, str]) -> str | None:
     """
     The vendor's id of the request.
@@ -129,6 +160,15 @@ def _number(value: str | None) -> float | None:
         return None
     text = value.strip()
     return float(text) if _NUMBER.fullmatch(text) and text.isascii() else None
+
+
+def _duration_s(text: str) -> float | None:
+    """Seconds of a duration as Go writes it: `6m0s`, `1h2m3.5s`, `17ms`."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or not any(found.groups()):
+        return None
+    parts = zip(found.groups(), _UNITS_S, strict=True)
+    return sum(float(number) * unit for number, unit in parts if number)
 
 
 def _date(value: str | None) -> datetime | None:

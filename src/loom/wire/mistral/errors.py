@@ -1,9 +1,7 @@
 """
 Mistral's error bodies to the error tree, and back (contract: section 6).
 
-Every shape that was ever recorded or quoted comes through here: the envelope, bare `detail`,
-Kong's `message`, the conversations flavour, 2024's JSON inside a string, HTML pages, nothing.
-What the vendor echoes of the request (`input`) is never taken over: it may hold a prompt.
+Bodies are read in `wire/error_bodies.py`; which class Mistral's codes mean is decided here.
 """
 
 from __future__ import annotations
@@ -16,59 +14,28 @@ import msgspec
 
 from loom.core.errors import (
     CapacityExceeded,
-    Conflict,
     ContentBlocked,
     ContextTooLong,
-    InsufficientCredits,
-    InvalidAPIKey,
     InvalidRequest,
     LoomError,
     MalformedReply,
     ModelNotFound,
-    PermissionDenied,
     RateLimited,
-    RequestTooLarge,
-    ServiceUnavailable,
-    TimedOut,
-    UnexpectedRedirect,
 )
 from loom.wire.encoded import ErrorReply
+from loom.wire.error_bodies import (
+    ErrorFacts,
+    class_of_status,
+    facts_of_body,
+    facts_of_json,
+    says_too_long,
+    tell_sizes,
+)
 from loom.wire.headers import rate_limit_state, refuses_retry, request_id, retry_after_s
 
 __all__ = ["decode_error_body", "decode_error_reply", "encode_error_reply"]
 
-# What is kept of a vendor's message. Source: reliability rule S10 of the project.
-_MAX_MESSAGE_CHARACTERS = 2048
-
-# Fault matrix, rows 35 to 40.
-_BY_STATUS: dict[int, type[LoomError]] = {
-    401: InvalidAPIKey,
-    402: InsufficientCredits,
-    403: PermissionDenied,
-    404: ModelNotFound,
-    408: TimedOut,
-    409: Conflict,
-    413: RequestTooLarge,
-    425: Conflict,
-    429: RateLimited,
-}
-
-_OVERFLOW = re.compile(
-    r"Prompt contains (?P<a>\d+) tokens.*model with (?P<b>\d+) maximum context"
-    r"|Prompt (?P<c>\d+) > (?P<d>\d+) maximum context"
-    r"|maximum context length is (?P<f>\d+) tokens.*requested (?P<e>\d+) tokens",
-    re.DOTALL,
-)
-_TITLE = re.compile(r"<title>(.{1,200}?)</title>", re.IGNORECASE | re.DOTALL)
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _BLOCKED = re.compile(r"guardrail|moderation|content[ _]filter|content[ _]policy", re.IGNORECASE)
-
-
-class _Facts(msgspec.Struct):
-    message: str = ""
-    code: str | None = None
-    type: str | None = None
-    status: int | None = None
 
 
 def decode_error_reply(status: int, headers: Mapping[str, str], body: bytes) -> LoomError:
@@ -83,7 +50,7 @@ def decode_error_reply(status: int, headers: Mapping[str, str], body: bytes) -> 
     Returns:
         The most precise class, with the vendor's code, type, waits and request id.
     """
-    error = _error(status, _facts_of_body(body, status), headers)
+    error = _error(status, facts_of_body(body, status), headers)
     error.request_id = request_id(headers)
     if refuses_retry(headers):
         error.retryable = False
@@ -100,7 +67,7 @@ def decode_error_body(value: Mapping[str, Any]) -> LoomError:
     Returns:
         The class that the same body would have with its HTTP status.
     """
-    facts = _facts_of_json(value)
+    facts = facts_of_json(value)
     status = facts.status or _STATUS_OF_TYPE.get(facts.type or "", 500)
     return _error(status, facts, {})
 
@@ -119,7 +86,7 @@ _STATUS_OF_TYPE = {
 }
 
 
-def _error(status: int, facts: _Facts, headers: Mapping[str, str]) -> LoomError:
+def _error(status: int, facts: ErrorFacts, headers: Mapping[str, str]) -> LoomError:
     limits = rate_limit_state(headers)
     kind = _class_of(status, facts)
     error = kind(
@@ -130,10 +97,7 @@ def _error(status: int, facts: _Facts, headers: Mapping[str, str]) -> LoomError:
         vendor_code=facts.code,
         vendor_type=facts.type,
     )
-    if isinstance(error, ContextTooLong) and (sizes := _OVERFLOW.search(facts.message)):
-        found = sizes.groupdict()
-        error.tokens = int(found["a"] or found["c"] or found["e"])
-        error.limit = int(found["b"] or found["d"] or found["f"])
+    tell_sizes(error, facts.message)
     if kind is RateLimited and limits.limit_requests_minute == 0:
         error.retryable = False
         error.hint = "The model is not in your plan (its limit is 0 requests a minute): choose"
@@ -148,7 +112,7 @@ def _error(status: int, facts: _Facts, headers: Mapping[str, str]) -> LoomError:
     return error
 
 
-def _class_of(status: int, facts: _Facts) -> type[LoomError]:  # noqa: PLR0911 - a table with conditions
+def _class_of(status: int, facts: ErrorFacts) -> type[LoomError]:
     text = facts.message
     if facts.code == "1500" or facts.type == "invalid_model":
         return ModelNotFound
@@ -156,7 +120,7 @@ def _class_of(status: int, facts: _Facts) -> type[LoomError]:  # noqa: PLR0911 -
     if status in (400, 413, 422) and (
         facts.code in ("3059", "5059")
         or facts.type == "invalid_request_prompt_too_long"
-        or _OVERFLOW.search(text)
+        or says_too_long(text)
     ):
         return ContextTooLong
     # Fault matrix, row 34.
@@ -168,98 +132,7 @@ def _class_of(status: int, facts: _Facts) -> type[LoomError]:  # noqa: PLR0911 -
         return CapacityExceeded
     if status in (400, 403, 422) and _BLOCKED.search(f"{facts.type} {text}"):
         return ContentBlocked
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if 300 <= status < 400:
-        return UnexpectedRedirect
-    if status >= 500:
-        return ServiceUnavailable
-    return InvalidRequest if status >= 400 else MalformedReply
-
-
-def _facts_of_body(body: bytes, status: int) -> _Facts:
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return _Facts(message=_text_of_page(body) or _REASONS.get(status, "no explanation given"))
-    if isinstance(value, Mapping):
-        facts = _facts_of_json(value)
-        facts.message = facts.message or _REASONS.get(status, "no explanation given")
-        return facts
-    return _Facts(message=_clean(str(value)))
-
-
-# For replies without a body; the words of the reference page where it has them.
-_REASONS = {
-    401: "Invalid API Key",
-    402: "Insufficient credits. Please add credits to your account.",
-    429: "Rate limit exceeded.",
-    500: "Internal server error",
-    502: "Bad gateway",
-    503: "Service temporarily unavailable",
-    504: "Gateway timeout",
-}
-
-
-def _facts_of_json(value: Mapping[str, Any]) -> _Facts:
-    inner = value.get("error")
-    if isinstance(inner, Mapping):
-        return _facts_of_json(inner)
-    said = value.get("message") or value.get("detail") or inner or ""
-    if isinstance(said, str) and said.startswith("{"):
-        said = _unpacked(said)
-    status = value.get("raw_status_code")
-    code = value.get("code")
-    kind = value.get("type")
-    return _Facts(
-        message=_clean(_text_of(said)),
-        code=None if code is None else _clean(str(code))[:64],
-        type=_clean(kind)[:64] if isinstance(kind, str) else None,
-        status=status if isinstance(status, int) and 400 <= status < 600 else None,
-    )
-
-
-def _unpacked(text: str) -> Any:
-    # January 2024: the detail list as JSON inside the message string.
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return text
-
-
-def _text_of(said: Any) -> str:
-    if isinstance(said, str):
-        return said
-    if isinstance(said, Mapping):
-        return _text_of(said.get("detail") or said.get("msg") or said.get("message") or "")
-    if isinstance(said, list):
-        return "; ".join(_text_of_item(item) for item in said[:20])
-    return ""
-
-
-def _text_of_item(item: Any) -> str:
-    if not isinstance(item, Mapping):
-        return _text_of(item)
-    loc = item.get("loc")
-    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else ""
-    said = str(item.get("msg") or item.get("type") or "")
-    return f"{place}: {said}" if place else said
-
-
-def _text_of_page(body: bytes) -> str:
-    # Fault matrix, row 29.
-    text = body[:65536].decode("utf-8", "replace")
-    if "<" not in text[:200]:
-        return _clean(text)
-    title = _TITLE.search(text)
-    return _clean(title.group(1)) if title else "an HTML page"
-
-
-def _clean(text: str) -> str:
-    cleaned = _UNPRINTABLE.sub(" ", text).strip()
-    if len(cleaned) > _MAX_MESSAGE_CHARACTERS:
-        return cleaned[:_MAX_MESSAGE_CHARACTERS] + " (cut)"
-    return cleaned
+    return class_of_status(status)
 
 
 # How the server role names an error that no vendor gave a type (contract: section 6).

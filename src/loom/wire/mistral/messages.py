@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, assert_never
 
-import msgspec
-
 from loom.core.errors import InvalidRequest
 from loom.core.messages import (
     AudioPart,
@@ -20,8 +18,8 @@ from loom.core.messages import (
     ReferencePart,
     TextPart,
     ThinkingPart,
-    ToolCall,
 )
+from loom.wire.values import boolean, decode_calls, needed, string
 
 __all__ = ["decode_content", "decode_message", "decode_part", "encode_message", "encode_part"]
 
@@ -151,10 +149,10 @@ def decode_message(value: Any, position: int) -> Message:
     return Message(
         role=role,
         content=None if content is None else decode_content(content, f"{where}.content"),
-        tool_calls=_decode_calls(given.get("tool_calls", ()), f"{where}.tool_calls"),
-        tool_call_id=_string(given.get("tool_call_id"), f"{where}.tool_call_id"),
-        name=_string(given.get("name"), f"{where}.name"),
-        prefix=_boolean(given.get("prefix", False), f"{where}.prefix"),
+        tool_calls=decode_calls(given.get("tool_calls", ()), f"{where}.tool_calls"),
+        tool_call_id=string(given.get("tool_call_id"), f"{where}.tool_call_id"),
+        name=string(given.get("name"), f"{where}.name"),
+        prefix=boolean(given.get("prefix", False), f"{where}.prefix"),
     )
 
 
@@ -225,16 +223,16 @@ def decode_part(value: Any, where: str, *, lenient: bool = False) -> Part:
 def _decode_known(kind: str, rest: dict[str, Any], where: str) -> Part:
     match kind:
         case "text":
-            part: Part = TextPart(_string(rest["text"], f"{where}.text") or "")
+            part: Part = TextPart(string(rest["text"], f"{where}.text") or "")
         case "image_url":
             part = _decode_image(rest["image_url"], where)
         case "document_url":
-            name = _string(rest.get("document_name"), f"{where}.document_name")
-            part = DocumentPart(_needed(rest["document_url"], f"{where}.document_url"), name)
+            name = string(rest.get("document_name"), f"{where}.document_name")
+            part = DocumentPart(needed(rest["document_url"], f"{where}.document_url"), name)
         case "input_audio":
             part = _decode_audio(rest["input_audio"], where)
         case "file":
-            part = FilePart(_needed(rest["file_id"], f"{where}.file_id"))
+            part = FilePart(needed(rest["file_id"], f"{where}.file_id"))
         case "reference":
             part = ReferencePart(_references(rest["reference_ids"], f"{where}.reference_ids"))
         case _:
@@ -244,16 +242,16 @@ def _decode_known(kind: str, rest: dict[str, Any], where: str) -> Part:
 
 def _decode_image(value: Any, where: str) -> ImagePart:
     if isinstance(value, Mapping):
-        detail = _string(value.get("detail"), f"{where}.image_url.detail")
-        return ImagePart(_needed(value["url"], f"{where}.image_url.url"), detail)
-    return ImagePart(_needed(value, f"{where}.image_url"))
+        detail = string(value.get("detail"), f"{where}.image_url.detail")
+        return ImagePart(needed(value["url"], f"{where}.image_url.url"), detail)
+    return ImagePart(needed(value, f"{where}.image_url"))
 
 
 def _decode_audio(value: Any, where: str) -> AudioPart:
     if isinstance(value, Mapping):
-        form = _string(value.get("format"), f"{where}.input_audio.format")
-        return AudioPart(_needed(value["data"], f"{where}.input_audio.data"), form)
-    return AudioPart(_needed(value, f"{where}.input_audio"))
+        form = string(value.get("format"), f"{where}.input_audio.format")
+        return AudioPart(needed(value["data"], f"{where}.input_audio.data"), form)
+    return AudioPart(needed(value, f"{where}.input_audio"))
 
 
 def _references(value: Any, where: str) -> tuple[int | str, ...]:
@@ -277,46 +275,6 @@ def _decode_thinking(rest: dict[str, Any], where: str) -> ThinkingPart:
             raise InvalidRequest(f"{where}.thinking[{i}] must be a text or a reference")
         parts.append(part)
     return ThinkingPart(tuple(parts), closed, rest)
-
-
-def _decode_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise InvalidRequest(f"{where} must be a list of tool calls, not {type(value).__name__}")
-    return tuple(_decode_call(call, f"{where}[{i}]") for i, call in enumerate(value))
-
-
-def _decode_call(value: Any, where: str) -> ToolCall:
-    if isinstance(value, ToolCall):
-        return value
-    function = value.get("function") if isinstance(value, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise InvalidRequest(f"{where} must be a dict with an 'id' and a 'function' with a 'name'")
-    arguments = function.get("arguments")
-    if isinstance(arguments, Mapping):
-        arguments = msgspec.json.encode(arguments).decode()
-    return ToolCall(
-        id=_string(value.get("id"), f"{where}.id") or "",
-        name=function["name"],
-        arguments=_string(arguments, f"{where}.function.arguments") or "",
-    )
-
-
-def _string(value: Any, where: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise InvalidRequest(f"{where} must be a string, not {type(value).__name__}")
-
-
-def _needed(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"{where} must be a string that is not empty")
-    return value
-
-
-def _boolean(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{where} must be true or false, not {type(value).__name__}")
-    return value
 
 
 def _role_problem(role: Any) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from loom.core.errors import InvalidRequest
-from loom.core.request import (
-    ChatRequest,
-    NamedTool,
-    ResponseFormat,
-    Sampling,
-    ToolChoice,
-    ToolSpec,
-)
+from loom.core.request import ChatRequest, Sampling
 from loom.wire.mistral.messages import decode_message, encode_message
+from loom.wire.options import (
+    decode_prediction,
+    decode_response_format,
+    decode_tool,
+    decode_tool_choice,
+    encode_response_format,
+    encode_tool,
+    encode_tool_choice,
+    unfit,
+)
 
 __all__ = [
     "REQUEST_FIELDS",
@@ -100,11 +102,11 @@ def encode_chat_request(  # noqa: C901 - one branch for each optional field
         if (value := getattr(request, name)) is not None:
             body[name] = value
     if request.tools:
-        body["tools"] = [_encode_tool(tool) for tool in request.tools]
+        body["tools"] = [encode_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
-        body["tool_choice"] = _encode_tool_choice(request.tool_choice)
+        body["tool_choice"] = encode_tool_choice(request.tool_choice)
     if request.response_format is not None:
-        body["response_format"] = _encode_response_format(request.response_format)
+        body["response_format"] = encode_response_format(request.response_format)
     if request.prediction is not None:
         body["prediction"] = {"type": "content", "content": request.prediction}
     if request.guardrails is not None:
@@ -132,12 +134,12 @@ def decode_chat_request(body: Mapping[str, Any]) -> ChatRequest:
     for name, value in given.items():
         _check_field(name, value)
     if not isinstance(given.get("model"), str):
-        raise _unfit("model", "is needed, and must be a string")
+        raise unfit("model", "is needed, and must be a string")
     if not isinstance(given.get("messages"), list):
-        raise _unfit("messages", "is needed, and must be a list")
+        raise unfit("messages", "is needed, and must be a list")
     tools = given.get("tools", [])
     if not isinstance(tools, list):
-        raise _unfit("tools", "must be a list")
+        raise unfit("tools", "must be a list")
     drawn = {name: given[name] for name in _SAMPLING if name in given}
     if isinstance(drawn.get("stop"), list):
         drawn["stop"] = tuple(drawn["stop"])
@@ -158,149 +160,14 @@ def decode_chat_request(body: Mapping[str, Any]) -> ChatRequest:
     )
 
 
-def decode_tool(value: Any, where: str) -> ToolSpec:
-    """
-    A tool as the wire writes it; its `type` may be missing.
-
-    Args:
-        value: `{"type": "function", "function": {"name": ..., "parameters": ...}}`.
-        where: Its place, for the error.
-
-    Returns:
-        The tool.
-
-    Raises:
-        InvalidRequest: If it is not a function with a name.
-    """
-    function = value.get("function") if isinstance(value, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise _unfit(where, "must be a dict with a 'function' that has a 'name'")
-    if value.get("type", "function") != "function":
-        raise _unfit(where, f"has the type {value['type']!r}; only functions are known")
-    unknown = set(function) - {"name", "description", "parameters", "strict"}
-    if unknown:
-        raise _unfit(f"{where}.function.{min(unknown)}", "is not known to Mistral")
-    parameters = function.get("parameters") or {}
-    if not isinstance(parameters, Mapping):
-        raise _unfit(f"{where}.function.parameters", "must be a JSON schema")
-    return ToolSpec(
-        name=function["name"],
-        description=function.get("description"),
-        parameters=parameters,
-        strict=function.get("strict"),
-    )
-
-
-def decode_tool_choice(value: Any) -> ToolChoice:
-    """
-    A tool choice as the wire writes it.
-
-    Args:
-        value: "auto", "none", "any", "required", or `{"type": "function", "function": {"name"}}`.
-
-    Returns:
-        The word, or the named tool.
-
-    Raises:
-        InvalidRequest: If it is neither.
-    """
-    if value in ("auto", "none", "any", "required"):
-        return cast("ToolChoice", value)
-    function = value.get("function") if isinstance(value, Mapping) else None
-    if isinstance(function, Mapping) and isinstance(function.get("name"), str):
-        return NamedTool(function["name"])
-    raise _unfit("tool_choice", "must be auto, none, any, required, or name a function")
-
-
-def decode_response_format(value: Any) -> ResponseFormat:
-    """
-    An answer's form as the wire writes it.
-
-    Args:
-        value: `{"type": ...}`, with `json_schema` when the type says so.
-
-    Returns:
-        The form.
-
-    Raises:
-        InvalidRequest: If the type is unknown, or the schema missing.
-    """
-    kind = value.get("type") if isinstance(value, Mapping) else None
-    if kind in ("text", "json_object"):
-        return ResponseFormat(type=kind)
-    if kind != "json_schema":
-        raise _unfit("response_format", "must have the type text, json_object or json_schema")
-    wanted = value.get("json_schema")
-    if not isinstance(wanted, Mapping) or not isinstance(wanted.get("schema"), Mapping):
-        raise _unfit("response_format.json_schema", "must have a 'name' and a 'schema'")
-    return ResponseFormat(
-        type="json_schema",
-        name=wanted.get("name"),
-        schema=wanted["schema"],
-        description=wanted.get("description"),
-        strict=wanted.get("strict"),
-    )
-
-
-def decode_prediction(value: Any) -> str | None:
-    """
-    A prediction as the wire writes it.
-
-    Args:
-        value: None, a string, or `{"type": "content", "content": ...}`.
-
-    Returns:
-        The predicted text.
-
-    Raises:
-        InvalidRequest: If it is none of these.
-    """
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Mapping) and isinstance(value.get("content"), str):
-        return cast("str", value["content"])
-    raise _unfit("prediction", "must be a text, or a dict with the 'content'")
-
-
-def _encode_tool(tool: ToolSpec) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        function["description"] = tool.description
-    function["parameters"] = tool.parameters
-    if tool.strict is not None:
-        function["strict"] = tool.strict
-    return {"type": "function", "function": function}
-
-
-def _encode_tool_choice(choice: ToolChoice) -> Any:
-    if isinstance(choice, NamedTool):
-        return {"type": "function", "function": {"name": choice.name}}
-    return choice
-
-
-def _encode_response_format(form: ResponseFormat) -> dict[str, Any]:
-    if form.type != "json_schema":
-        return {"type": form.type}
-    wanted: dict[str, Any] = {"name": form.name or "answer", "schema": form.schema or {}}
-    if form.description is not None:
-        wanted["description"] = form.description
-    if form.strict is not None:
-        wanted["strict"] = form.strict
-    return {"type": "json_schema", "json_schema": wanted}
-
-
 def _check_field(name: str, value: Any) -> None:
     if name not in REQUEST_FIELDS:
         near = get_close_matches(name, REQUEST_FIELDS, 1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise _unfit(name, f"is not known to Mistral{meant}")
+        raise unfit(name, f"is not known to Mistral{meant}")
     wanted = _TYPES.get(name)
     if wanted is None:
         return
     # bool is an int to Python, and not to JSON.
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise _unfit(name, f"has the wrong type: {type(value).__name__}")
-
-
-def _unfit(where: str, problem: str) -> InvalidRequest:
-    return InvalidRequest(f"'{where}' {problem}", http_status=422)
+        raise unfit(name, f"has the wrong type: {type(value).__name__}")
