@@ -19,7 +19,7 @@ from loom.config.settings import SecretPlace, Settings
 from loom.core.errors import ConfigInvalid, InvalidAPIKey
 from loom.core.secret import Secret
 
-__all__ = ["KEYRING_SERVICE", "FoundSecret", "find_api_key"]
+__all__ = ["KEYRING_SERVICE", "FoundSecret", "find_api_key", "find_in_keyring"]
 
 # The name under which Loom for Go stores its keys (cmd/looms/config.go, ServiceName): both find
 # each other's.
@@ -93,6 +93,42 @@ def find_api_key(
     for note in notes:
         error.add_note(note)
     raise error
+
+
+def find_in_keyring(name: str) -> FoundSecret:
+    """
+    Take a key from the machine's keyring, and from nowhere else.
+
+    Args:
+        name: The entry's name under the service `loom`, for example "mistral_key".
+
+    Returns:
+        The key without the white space around it, and its source.
+
+    Raises:
+        InvalidAPIKey: If there is no such entry, no keyring that can be asked (a headless
+            machine), or the extra `keyring` is not installed; the message says which.
+    """
+    try:
+        return _checked(_keyring_entry(name), f"keyring:{name}")
+    except _Absent as absent:
+        why = "".join(map(str, absent.args)) or _why_no_entry(name)
+    variable = "MISTRAL_API_KEY"
+    raise InvalidAPIKey(
+        f"API key is required: none in the keyring under {name!r} ({why})",
+        hint=f"Store it: `keyring set {KEYRING_SERVICE} {name}`. On a machine without a keyring set"
+        f" the environment variable {variable}, or pass the key itself.",
+    )
+
+
+def _why_no_entry(name: str) -> str:
+    try:
+        import keyring  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError:
+        return "the keyring is not installed: pip install 'looms[keyring]'"
+    if type(keyring.get_keyring()).__module__ == "keyring.backends.fail":
+        return "this machine has no keyring"
+    return f"the service {KEYRING_SERVICE!r} has no such entry"
 
 
 def _checked(value: str, source: str) -> FoundSecret:
