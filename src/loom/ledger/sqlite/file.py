@@ -27,6 +27,8 @@ __all__ = [
     "lock_for_writing",
     "open_for_writing",
     "plain_connect",
+    "sync_commits",
+    "touch",
     "version_of",
 ]
 
@@ -148,7 +150,7 @@ def lock_for_writing(path: Path, wait_s: float = 0.0) -> sqlite3.Connection:
         LedgerUnavailable: If another process writes the file.
     """
     beside = path.with_name(f"{path.name}.writer")
-    _touch(beside)
+    touch(beside)
     # A lock of SQLite's, in a file of its own: it works on every system, ends with a killed
     # process, and a child after a fork does not have it.
     lock = sqlite3.connect(beside, timeout=wait_s, isolation_level=None)
@@ -187,16 +189,13 @@ def open_for_writing(
         sqlite3.Error: If it cannot be opened.
         OSError: If it cannot be made.
     """
-    _touch(path)
+    touch(path)
     connection = connect(path, busy_s)
     try:
         _recognize(connection, path)
         if path.stat().st_size <= _CHECKED_BYTES:
             _check(connection, path)
-        # Each commit reaches the disk before it is acknowledged; WAL with NORMAL may lose the last.
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA fullfsync = ON")
+        sync_commits(connection)
         number = _migrate(connection, since)
     except BaseException:
         connection.close()
@@ -204,8 +203,32 @@ def open_for_writing(
     return connection, number
 
 
-def _touch(path: Path) -> None:
-    """Make a file and its folder for their owner's eyes only; what exists stays as it is."""
+def sync_commits(connection: sqlite3.Connection) -> None:
+    """
+    Have each commit reach the disk before it is acknowledged; readers do not wait for it.
+
+    Args:
+        connection: Of a file to write to.
+
+    Raises:
+        sqlite3.Error: If the file is locked, or cannot be written.
+    """
+    # WAL with NORMAL may lose the last commits.
+    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")
+
+
+def touch(path: Path) -> None:
+    """
+    Make a file and its folder for their owner's eyes only; what exists stays as it is.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
