@@ -10,6 +10,7 @@ import msgspec
 
 from loom.agent.session import Entry, Said, SessionInfo
 from loom.core.errors import Conflict, InvalidRequest
+from loom.core.response import Usage
 from loom.ledger.ids import clean
 from loom.ledger.money import add, usd
 
@@ -49,6 +50,7 @@ def summed(
             turns += 1
             title = title or _title_of(entry.message.text)
         if (usage := entry.usage) is not None:
+            _check_tokens(usage)
             tokens_in += usage.input_tokens
             tokens_out += usage.output_tokens
             if usage.cost_usd is None:
@@ -152,6 +154,12 @@ def check_expected(session: str, expected: int, count: int) -> None:
             retryable=False,
             attempts=0,
         )
+
+
+def _check_tokens(usage: Usage) -> None:
+    # SQLite's numbers have 64 bits, and JSON's readers often 53.
+    if not (0 <= usage.input_tokens < 1 << 53 and 0 <= usage.output_tokens < 1 << 53):
+        raise InvalidRequest(f"no call has as many tokens as {usage}", attempts=0)
 
 
 def _title_of(text: str) -> str:
