@@ -82,10 +82,14 @@ class Condensed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     Attributes:
         until: Entries before this index are told by the summary.
         summary: What the model reads in their place.
+        model: Which model wrote it; None when nobody says.
+        usage: Tokens and money of the call that wrote it; None when there was none.
     """
 
     until: int
     summary: str
+    model: str | None = None
+    usage: Usage | None = None
 
 
 class Withdrawn(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="withdrawn"):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from unicodedata import normalize
 
 import msgspec
 
-from loom.agent.session import Entry, Said, SessionInfo
+from loom.agent.session import Condensed, Entry, Said, SessionInfo
 from loom.core.errors import Conflict, InvalidRequest
 from loom.core.response import Usage
 from loom.ledger.ids import clean
@@ -44,22 +45,19 @@ def summed(
     tokens_in, tokens_out = info.input_tokens, info.output_tokens
     cost_usd, unpriced = info.cost_usd, info.unpriced_calls
     for entry in entries:
-        if not isinstance(entry, Said):
-            continue
-        if entry.message.role == "user":
+        if isinstance(entry, Said) and entry.message.role == "user":
             turns += 1
             title = title or _title_of(entry.message.text)
-        if (usage := entry.usage) is not None:
-            _check_tokens(usage)
-            tokens_in += usage.input_tokens
-            tokens_out += usage.output_tokens
-            if usage.cost_usd is None:
-                unpriced += 1
-                continue
-            try:
-                cost_usd = add(cost_usd, usd(usage.cost_usd, "the cost of a call"))
-            except ValueError as error:
-                raise InvalidRequest(str(error), attempts=0) from None
+        usage = entry.usage if isinstance(entry, Said | Condensed) else None
+        if usage is None:
+            continue
+        _check_tokens(usage)
+        tokens_in += usage.input_tokens
+        tokens_out += usage.output_tokens
+        if usage.cost_usd is None:
+            unpriced += 1
+        else:
+            cost_usd = add(cost_usd, _amount(usage.cost_usd))
     return msgspec.structs.replace(
         info,
         title=title,
@@ -160,6 +158,13 @@ def _check_tokens(usage: Usage) -> None:
     # SQLite's numbers have 64 bits, and JSON's readers often 53.
     if not (0 <= usage.input_tokens < 1 << 53 and 0 <= usage.output_tokens < 1 << 53):
         raise InvalidRequest(f"no call has as many tokens as {usage}", attempts=0)
+
+
+def _amount(cost_usd: Decimal) -> Decimal:
+    try:
+        return usd(cost_usd, "the cost of a call")
+    except ValueError as error:
+        raise InvalidRequest(str(error), attempts=0) from None
 
 
 def _title_of(text: str) -> str:
