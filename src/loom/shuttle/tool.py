@@ -11,10 +11,12 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from loom.core.errors import InvalidRequest
 from loom.core.request import ToolSpec
 
-__all__ = ["Tool", "ToolLike", "tool_spec", "tool_specs"]
+__all__ = ["TOOL_NAME", "Tool", "ToolLike", "tool_spec", "tool_specs"]
 
 # Mistral's own rule (contract: section 2); OpenAI's and Anthropic's are the same.
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What a whole name must match."""
+
 _FUNCTION_FIELDS = frozenset({"name", "description", "parameters", "strict"})
 
 
@@ -86,7 +88,7 @@ def tool_spec(tool: ToolLike, *, position: int = 0) -> ToolSpec:
     Args:
         tool: A `ToolSpec`; a dict `{"type": "function", "function": {...}}`, whose `type` may be
             missing; or an object whose `name`, `description` and `parameters` are attributes,
-            properties or methods without arguments.
+            properties or methods without arguments, and whose `strict` may be True.
         position: Where it stands in the list of tools, from 0; for messages.
 
     Returns:
@@ -116,7 +118,9 @@ def tool_spec(tool: ToolLike, *, position: int = 0) -> ToolSpec:
     name, description, parameters = (
         _told(where, tool, part) for part in ("name", "description", "parameters")
     )
-    return _checked(where, name, description, parameters, None)
+    # False is a tool's way to say that nothing shall be forced: it is left out.
+    strict = True if getattr(tool, "strict", None) is True else None
+    return _checked(where, name, description, parameters, strict)
 
 
 def _function_of(where: str, tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -152,7 +156,7 @@ def _told(where: str, tool: object, part: str) -> Any:
 
 
 def _checked(where: str, name: Any, description: Any, parameters: Any, strict: Any) -> ToolSpec:
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+    if not isinstance(name, str) or TOOL_NAME.fullmatch(name) is None:
         raise InvalidRequest(f"{where}: name {name!r} must be 1 to 64 of A-Z a-z 0-9 _ -")
     where = f"{where} ({name})"
     if description is not None and not isinstance(description, str):
