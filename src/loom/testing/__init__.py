@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from loom.testing.seeded_plan import CallPlan, Moment, Plan, Settings, draw_plan
     from loom.testing.seeded_vendor import Mood, SeededVendor, Served
     from loom.testing.seeds import SeedReport, run_plan, run_seed, run_seeds
+    from loom.testing.sessions import (
+        SESSION_STORE_LAWS,
+        SessionStoreLaw,
+        SessionStoreMaker,
+        session_store_contract,
+    )
     from loom.testing.sim import simulator
     from loom.testing.transport import FakeReply, FakeTransport, Replies
     from loom.testing.turns import turn, turn_until
@@ -37,6 +43,7 @@ __all__ = [
     "LAYER_LAWS",
     "LEDGER_LAWS",
     "LIMIT_STORE_LAWS",
+    "SESSION_STORE_LAWS",
     "CallPlan",
     "Chance",
     "Deadlock",
@@ -65,6 +72,8 @@ __all__ = [
     "SeededLoop",
     "SeededVendor",
     "Served",
+    "SessionStoreLaw",
+    "SessionStoreMaker",
     "Settings",
     "Survey",
     "Weather",
@@ -79,6 +88,7 @@ __all__ = [
     "run_plan",
     "run_seed",
     "run_seeds",
+    "session_store_contract",
     "simulator",
     "turn",
     "turn_until",
@@ -103,6 +113,12 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "loom.testing.seeded_plan": ("CallPlan", "Moment", "Plan", "Settings", "draw_plan"),
     "loom.testing.seeded_vendor": ("Mood", "SeededVendor", "Served"),
     "loom.testing.seeds": ("SeedReport", "run_plan", "run_seed", "run_seeds"),
+    "loom.testing.sessions": (
+        "SESSION_STORE_LAWS",
+        "SessionStoreLaw",
+        "SessionStoreMaker",
+        "session_store_contract",
+    ),
     "loom.testing.sim": ("simulator",),
     "loom.testing.transport": ("FakeReply", "FakeTransport", "Replies"),
     "loom.testing.turns": ("turn", "turn_until"),
