@@ -34,10 +34,14 @@ class Answer:
         index: Which answer, from 0.
     """
 
-    __slots__ = ("_closed", "_parts", "_slots", "_texts", "_thoughts", "finish_reason", "index")
+    __slots__ = (
+        "_closed", "_parts", "_slots", "_texts", "_thoughts", "finish_reason", "index", "refused",
+    )  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self.index = index
+        # Whether some of the text is the model's refusal, where the vendor tells it apart.
+        self.refused = False
         self.finish_reason: str | None = None
         # The text since the last part that is no text. Most answers are nothing else.
         self._texts: list[str] = []
@@ -51,6 +55,7 @@ class Answer:
         """An independent answer in the same state."""
         twin = Answer(self.index)
         twin.finish_reason = self.finish_reason
+        twin.refused = self.refused
         twin._texts = self._texts[:]
         twin._thoughts = self._thoughts[:]
         twin._closed = self._closed

@@ -62,6 +62,7 @@ class _Chunk(msgspec.Struct, Generic[D, U]):
     id: str = ""
     model: str = ""
     created: int | None = None
+    service_tier: str | None = None
 
 
 class _LaterChunk(msgspec.Struct, Generic[D, U]):
@@ -87,6 +88,7 @@ class _WholeAnswer(msgspec.Struct, Generic[D, U]):
     id: str = ""
     model: str = ""
     created: int | None = None
+    service_tier: str | None = None
 
 
 class Forms:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-__all__ = ["EncodedRequest", "ErrorReply"]
+from loom.core.errors import InvalidRequest
+
+__all__ = ["EncodedRequest", "ErrorReply", "encode_json"]
+
+_encode = msgspec.json.Encoder().encode
 
 
 class EncodedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,3 +43,26 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str] = {}
     body: bytes = b""
+
+
+def encode_json(body: dict[str, Any]) -> bytes:
+    """
+    A request's body as bytes.
+
+    Args:
+        body: JSON values.
+
+    Returns:
+        JSON, UTF-8.
+
+    Raises:
+        InvalidRequest: If a value is not JSON.
+    """
+    try:
+        return _encode(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            f"the request cannot be written as JSON: {type(error).__name__};"
+            " metadata, tools, schemas and extra fields must be plain JSON values,"
+            " and text must not hold lone surrogates"
+        ) from None

@@ -18,8 +18,8 @@ _DURATION = re.compile(
 )
 _UNITS_S = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
 
-# Three families of Mistral (contract/mistral.md section 5: 2026, 2025, 2024 to mid 2025). Where two name
-# one thing, the newer wins: the lower rank.
+# Three families of Mistral (contract/mistral.md section 5: 2026, 2025, 2024 to mid 2025). Where
+# two name one thing, the newer wins: the lower rank.
 _FIELDS: dict[str, tuple[str, int]] = {
     "x-ratelimit-limit-req-minute": ("limit_requests_minute", 0),
     "x-ratelimit-remaining-req-minute": ("remaining_requests_minute", 0),

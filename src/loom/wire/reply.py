@@ -32,6 +32,9 @@ __all__ = ["ReplyDecoder", "take_calls"]
 
 _log = logging.getLogger("loom.wire")
 
+# What stands beside the choices.
+_HEAD: dict[str, type] = {"id": str, "model": str, "created": int, "service_tier": str}
+
 _BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
@@ -106,6 +109,18 @@ class ReplyDecoder:
         """
         return {"content": said.get("content"), "tool_calls": calls}
 
+    @staticmethod
+    def reason(answer: Answer, word: str) -> str:
+        """
+        Why an answer ended, in the words of `FinishReason`.
+
+        Args:
+            answer: What came before.
+            word: The vendor's.
+        """
+        del answer
+        return word
+
     @classmethod
     def read_whole(cls, body: bytes, headers: Mapping[str, str]) -> LLMResponse:
         """
@@ -133,13 +148,16 @@ class ReplyDecoder:
         except _BAD_JSON as error:
             raw = cls._lenient(body, "the reply's body", error)
             whole, usage = cls._convert(raw, cls.forms.whole_type), cls.read_usage(raw.get("usage"))
+        if whole.service_tier is not None:
+            usage = msgspec.structs.replace(usage, service_tier=whole.service_tier)
         if not whole.choices:
             raise MalformedReply("the reply holds no answer: its 'choices' are empty")
         choices: list[Choice] = []
         for choice in sorted(whole.choices, key=_index):
             answer = Answer(choice.index)
             cls.take(answer, choice.message, [])
-            answer.finish_reason = choice.finish_reason
+            if choice.finish_reason is not None:
+                answer.finish_reason = cls.reason(answer, choice.finish_reason)
             _warn_of_twins(answer)
             choices.append(answer.choice(whole.id))
         return LLMResponse(
@@ -294,8 +312,10 @@ class ReplyDecoder:
                 answer = self._answers[choice.index] = Answer(choice.index)
             self.take(answer, choice.delta, events)
             if choice.finish_reason is not None:
-                self._end(answer, choice.finish_reason, events)
+                self._end(answer, self.reason(answer, choice.finish_reason), events)
         if usage is not None:
+            if chunk.service_tier is not None:
+                usage = msgspec.structs.replace(usage, service_tier=chunk.service_tier)
             self._usage = usage
             events.append(UsageReported(usage))
         self.complete = self.finished and self._usage is not None
@@ -338,7 +358,7 @@ class ReplyDecoder:
         choices = raw.get("choices")
         listed = choices if isinstance(choices, list) else []
         kept: dict[str, Any] = {"choices": [cls._tidied(choice) for choice in listed]}
-        for name, wanted in (("id", str), ("model", str), ("created", int)):
+        for name, wanted in _HEAD.items():
             if isinstance(raw.get(name), wanted):
                 kept[name] = raw[name]
         try:

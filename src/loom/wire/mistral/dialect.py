@@ -13,7 +13,7 @@ from loom.core.events import StreamEvent
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 from loom.wire.dialect import Dialect
-from loom.wire.encoded import EncodedRequest, ErrorReply
+from loom.wire.encoded import EncodedRequest, ErrorReply, encode_json
 from loom.wire.mistral.embeddings import decode_embeddings_request, encode_embeddings_response
 from loom.wire.mistral.encoder import MistralEncoder, encode_chat_response
 from loom.wire.mistral.errors import decode_error_reply, encode_error_reply
@@ -31,7 +31,6 @@ from loom.wire.mistral.strict import (
 
 __all__ = ["MistralDialect"]
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
@@ -77,14 +76,7 @@ class MistralDialect(Dialect):
         history = legal_history(request.messages)
         if history.messages is not request.messages:
             request = msgspec.structs.replace(request, messages=history.messages)
-        try:
-            body = _encode(encode_chat_request(request))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRequest(
-                f"the request cannot be written as JSON: {type(error).__name__};"
-                " metadata, tools, schemas and extra fields must be plain JSON values,"
-                " and text must not hold lone surrogates"
-            ) from None
+        body = encode_json(encode_chat_request(request))
         return EncodedRequest(body=body, repairs=history.repairs, tool_ids=history.tool_ids)
 
     def decode_response(self, body: bytes, headers: Mapping[str, str]) -> LLMResponse:

@@ -1,0 +1,117 @@
+"""
+Embeddings as OpenAI writes them in JSON, server role.
+
+Source: openai 3.57 `types/embedding_create_params.py` and `create_embedding_response.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
+from loom.wire.chat_completions.refusals import refused
+
+__all__ = ["decode_embeddings_request", "embedding_size", "encode_embeddings_response"]
+
+_encode = msgspec.json.Encoder().encode
+
+# OpenAI, "Vector embeddings" (read 2026-11).
+_SIZES = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+}
+_USUAL = 1536
+_FIELDS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
+# "any array must be 2048 dimensions or less".
+_MOST_INPUTS = 2048
+
+
+def embedding_size(model: str) -> int:
+    """
+    How many numbers a model's vectors have.
+
+    Args:
+        model: Its id.
+
+    Returns:
+        1536 for a model that is not known.
+    """
+    return _SIZES.get(model, _USUAL)
+
+
+def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:
+    """
+    A request for embeddings from JSON values.
+
+    Args:
+        body: The decoded body.
+
+    Returns:
+        The request; one text is a list of one.
+
+    Raises:
+        InvalidRequest: With status 400; also for texts that were cut into tokens before: their
+            words cannot be known here.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    if unknown := sorted(set(given) - _FIELDS):
+        raise refused(f"Unrecognized request argument supplied: {unknown[0]}")
+    model, form = given.get("model"), given.get("encoding_format", "float")
+    if not isinstance(model, str):
+        raise refused("you must provide a model parameter")
+    if form not in ("float", "base64"):
+        said = f"Invalid value: '{form}'. Supported values are: 'float' and 'base64'."
+        raise refused(said, "encoding_format", "invalid_value")
+    size = given.get("dimensions", embedding_size(model))
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        said = f"Invalid value for 'dimensions' = {size}. Must be greater than 0."
+        raise refused(said, "dimensions")
+    return EmbeddingsRequest(
+        model=model, texts=_texts(given.get("input")), dimension=size, as_base64=form == "base64"
+    )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not texts or len(texts) > _MOST_INPUTS:
+        raise refused("'$.input' is invalid. Please check the API reference.", "input")
+    if not all(isinstance(text, str) for text in texts):
+        raise refused("'input' must be texts; lists of tokens are not taken here", "input")
+    if not all(texts):
+        raise refused("'input' cannot be an empty string.", "input")
+    return tuple(texts)
+
+
+def encode_embeddings_response(response: EmbeddingsResponse, request: EmbeddingsRequest) -> bytes:
+    """
+    An answer.
+
+    Args:
+        response: The vectors.
+        request: Says how they are written.
+
+    Returns:
+        JSON, UTF-8.
+    """
+    rows = [
+        {"object": "embedding", "index": place, "embedding": _written(vector, request)}
+        for place, vector in enumerate(response.vectors)
+    ]
+    usage = {
+        "prompt_tokens": response.usage.input_tokens,
+        "total_tokens": response.usage.total_tokens,
+    }
+    return _encode({"object": "list", "data": rows, "model": response.model, "usage": usage})
+
+
+def _written(vector: Sequence[float], request: EmbeddingsRequest) -> str | Sequence[float]:
+    if not request.as_base64:
+        return list(vector)
+    # Little-endian floats of four bytes, as the SDK unpacks them.
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
