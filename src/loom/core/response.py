@@ -15,9 +15,16 @@ from loom.core.timeline import Timeline
 __all__ = ["Choice", "FinishReason", "LLMResponse", "Partial", "RateLimitState", "Usage"]
 
 FinishReason: TypeAlias = str
-"""`stop`, `length`, `tool_calls`, `model_length`, `error`; an unknown word is kept as it came."""
+"""
+`stop`, `length`, `tool_calls`, `model_length`, `content_filter`, `refusal`, `error`.
 
-_KNOWN_REASONS = frozenset({"error", "length", "model_length", "stop", "tool_calls"})
+An unknown word is kept as it came. `content_filter`: the vendor cut the answer; `refusal`: the
+text is the model's refusal (OpenAI tells it apart).
+"""
+
+_KNOWN_REASONS = frozenset(
+    {"content_filter", "error", "length", "model_length", "refusal", "stop", "tool_calls"}
+)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +37,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         total_tokens: As the vendor counts: with audio tokens, where there are any.
         cached_tokens: Prompt tokens that came from the vendor's cache.
         audio_tokens: Prompt tokens that stand for sound.
+        reasoning_tokens: Answer tokens that were thought and not said, as far as the vendor says.
         audio_seconds: Seconds of sound in the prompt.
         service_tier: The tier that served: "standard" or "priority"; None when not said.
         cost_usd: US dollars; None when the price is unknown, never a guess.
@@ -42,6 +50,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     total_tokens: int = 0
     cached_tokens: int = 0
     audio_tokens: int = 0
+    reasoning_tokens: int = 0
     audio_seconds: int = 0
     service_tier: str | None = None
     cost_usd: Decimal | None = None
