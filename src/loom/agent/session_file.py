@@ -52,6 +52,10 @@ _SCHEMA = (
 )
 
 
+# How long a deletion waits for readers.
+_WIPE_S = 1.0
+
+
 class SessionFile:
     """
     The file as the thread of a store sees it.
@@ -93,29 +97,40 @@ class SessionFile:
 
         What another program is reading meanwhile cannot be emptied: `wipe_again` does it later.
         """
-        held = self._to_wipe
-        try:
-            row = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._to_wipe = bool(row and row[0])
-        except sqlite3.Error:
+        if not self._emptied(min(_WIPE_S, self._patience_s)):
             self._to_wipe = True
-        if self._to_wipe and not held:
             _LOG.warning(
-                "Another program reads %s: what was deleted leaves its log with the next write",
+                "Another program reads %s: what was deleted leaves its log with a later write",
                 self.path,
             )
 
     def wipe_again(self) -> None:
-        """Empty the log if somebody read when it was to be emptied."""
+        """Empty the log if somebody read it when it was to be emptied; this does not wait."""
         if self._to_wipe:
-            self.wipe()
+            self._to_wipe = not self._emptied(0.0)
 
     def close(self) -> None:
         """Close it; what the next call needs is opened again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        if self._connection is None:
+            return
+        # A file that was moved away leaves its log behind: it takes what is in it along.
+        self._emptied(0.0)
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        self._connection = None
+        self._to_wipe = False
+
+    def _emptied(self, wait_s: float) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}").fetchone()
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            connection.execute(f"PRAGMA busy_timeout = {int(self._patience_s * 1000)}").fetchone()
+        except sqlite3.Error:
+            return False
+        return not busy
 
     def _identity(self) -> tuple[int, int] | None:
         try:

@@ -44,7 +44,7 @@ _SAVE = (
     " ON CONFLICT (id) DO UPDATE SET title = excluded.title, updated = excluded.updated,"
     " entries = excluded.entries, turns = excluded.turns, input_tokens = excluded.input_tokens,"
     " output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd,"
-    " unpriced = excluded.unpriced, touched = excluded.touched RETURNING number"
+    " unpriced = excluded.unpriced, touched = excluded.touched"
 )
 _FOUND = (
     "EXISTS (SELECT 1 FROM entries WHERE entries.session = sessions.number"
@@ -261,7 +261,8 @@ class SQLiteSessions(SessionStore):
             if not encoded:
                 return count
             told = summed(info, session, entries, self._clock.now())
-            ((number,),) = connection.execute(_SAVE, _row_of(told)).fetchall()
+            connection.execute(_SAVE, _row_of(told))
+            number = _number(connection, session)
             connection.executemany(
                 "INSERT INTO entries (session, position, kind, body, said) VALUES (?, ?, ?, ?, ?)",
                 (
@@ -298,13 +299,17 @@ def _info(connection: sqlite3.Connection, session: str) -> SessionInfo | None:
 
 def _delete(connection: sqlite3.Connection, session: str) -> bool:
     with transaction(connection):
-        found = connection.execute("SELECT number FROM sessions WHERE id = ?", (session,))
-        row = found.fetchone()
-        if row is None:
+        number = _number(connection, session)
+        if number is None:
             return False
-        connection.execute("DELETE FROM entries WHERE session = ?", row)
-        connection.execute("DELETE FROM sessions WHERE number = ?", row)
+        connection.execute("DELETE FROM entries WHERE session = ?", (number,))
+        connection.execute("DELETE FROM sessions WHERE number = ?", (number,))
     return True
+
+
+def _number(connection: sqlite3.Connection, session: str) -> int | None:
+    found = connection.execute("SELECT number FROM sessions WHERE id = ?", (session,)).fetchone()
+    return None if found is None else int(found[0])
 
 
 def _row_of(info: SessionInfo) -> tuple[Any, ...]:
