@@ -20,7 +20,14 @@ from typing import Any
 import msgspec
 
 from loom.core.errors import ToolArgumentsInvalid
-from loom.shuttle.schema_check import ANY_KIND, Schema, SchemaReader, TooLong
+from loom.shuttle.schema_check import (
+    ANY_KIND,
+    Schema,
+    SchemaReader,
+    TooLong,
+    listed_parts,
+    named_parts,
+)
 from loom.shuttle.schema_words import json_kind
 
 __all__ = ["arguments_invalid", "copied", "fitted_arguments", "mended", "problems"]
@@ -103,7 +110,7 @@ def arguments_invalid(found: Iterable[str], schema: Schema) -> ToolArgumentsInva
     shown = every[:_MAX_PROBLEMS]
     if len(every) > len(shown):
         shown.append(f"and {len(every) - len(shown)} more")
-    properties, required = schema.get("properties") or {}, schema.get("required") or ()
+    properties, required = named_parts(schema), listed_parts(schema, "required")
     names = [
         f"{name} (required)" if name in required else str(name)
         for name in list(properties)[:_MAX_NAMES]
@@ -143,13 +150,13 @@ def _mended(reader: SchemaReader, schema: Any, value: Any, depth: int) -> Any:
     if not isinstance(value, Mapping | list):
         return value
     for keyword in ("anyOf", "oneOf"):
-        for option in schema.get(keyword) or ():
+        for option in listed_parts(schema, keyword):
             read = _mended(reader, option, value, depth + 1)
             if not reader.check(option, read):
                 return read
     if isinstance(value, Mapping):
         return _mended_object(reader, schema, value, depth)
-    first, rest = list(schema.get("prefixItems") or ()), schema.get("items", True)
+    first, rest = listed_parts(schema, "prefixItems"), schema.get("items", True)
     parts = [*first, *[rest] * max(0, len(value) - len(first))]
     return [
         _mended(reader, part, item, depth + 1) for part, item in zip(parts, value, strict=False)
@@ -159,8 +166,8 @@ def _mended(reader: SchemaReader, schema: Any, value: Any, depth: int) -> Any:
 def _mended_object(
     reader: SchemaReader, schema: Schema, value: Mapping[str, Any], depth: int
 ) -> dict[str, Any]:
-    named = schema.get("properties") or {}
-    rest, required = schema.get("additionalProperties", True), schema.get("required") or ()
+    named, required = named_parts(schema), listed_parts(schema, "required")
+    rest = schema.get("additionalProperties", True)
     out = {}
     for name, item in value.items():
         part = named.get(name, rest)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,10 +14,13 @@ from loom.core.ambient import Clock
 from loom.core.errors import ToolDenied, ToolError
 from loom.core.messages import ToolCall
 from loom.shuttle.approval import Approvals
-from loom.shuttle.job import GRACE_S, Job, failed
 from loom.shuttle.permission import Verdict
-from loom.shuttle.result import ToolResult
-from loom.shuttle.threads import WorkerThreads
+from loom.shuttle.result import ToolResult, failed
+from loom.shuttle.threads import GRACE_S, WorkerThreads
+
+if TYPE_CHECKING:
+    # Shorter chains of imports: the executor makes the jobs.
+    from loom.shuttle.job import Job
 
 __all__ = ["Batch", "Entry", "end_tasks"]
 

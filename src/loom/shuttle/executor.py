@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, get_args
 
@@ -27,13 +27,12 @@ from loom.core.request import ToolSpec
 from loom.shuttle.approval import Approvals
 from loom.shuttle.arguments import fitted_arguments
 from loom.shuttle.batch import Batch, end_tasks
-from loom.shuttle.function import FunctionTool
 from loom.shuttle.job import Job
 from loom.shuttle.permission import Permissions, Verdict
 from loom.shuttle.result import ToolResult
 from loom.shuttle.schema_words import nearest, quoted
 from loom.shuttle.threads import WorkerThreads
-from loom.shuttle.tool import Tool, tool_specs
+from loom.shuttle.tool import DecodingTool, Tool, tool_specs
 
 __all__ = ["Executor", "ToolBegun"]
 
@@ -52,6 +51,29 @@ class ToolBegun(msgspec.Struct, frozen=True):
     """
 
     call: ToolCall
+
+
+class _Offer:
+    # A tool with what does not change from call to call.
+
+    def __init__(self, tool: Tool, spec: ToolSpec, timeout_s: float) -> None:
+        self.tool = tool
+        self.spec = spec
+        own = getattr(tool, "timeout_s", None)
+        self.timeout_s: float = timeout_s if own is None else own
+        # A word that nobody knows allows nothing.
+        self.approval = _VERDICTS.get(getattr(tool, "approval", "allow"), "deny")
+        self._decoding = tool if isinstance(tool, DecodingTool) else None
+        self.is_async = (
+            inspect.iscoroutinefunction(tool.execute)
+            if self._decoding is None
+            else self._decoding.is_async
+        )
+
+    def starter(self, arguments: dict[str, Any]) -> Callable[[], Any]:
+        if self._decoding is not None:
+            return partial(self._decoding.run, self._decoding.decode(arguments))
+        return partial(self.tool.execute, fitted_arguments(self.spec.parameters, arguments))
 
 
 class Executor:
@@ -92,14 +114,15 @@ class Executor:
             if not callable(getattr(one, "execute", None)):
                 raise TypeError(f"a {type(one).__name__} is no tool: decorate functions with @tool")
         specs = tool_specs(every)
-        self._tools = {spec.name: (one, spec) for one, spec in zip(every, specs, strict=True)}
+        self._tools = {
+            spec.name: _Offer(one, spec, timeout_s) for one, spec in zip(every, specs, strict=True)
+        }
         self._allowed = {
             name
             for name in self._tools
             if permissions.allowed is None or name in permissions.allowed
         }
         self._clock = clock
-        self._timeout_s = timeout_s
         self._max_bytes = max_output_bytes
         self._max_parallel = max_parallel
         self._approvals = Approvals(permissions)
@@ -111,7 +134,7 @@ class Executor:
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         """What the model is told: the tools that may be run, in the order in which they came."""
-        return tuple(spec for name, (_, spec) in self._tools.items() if name in self._allowed)
+        return tuple(offer.spec for name, offer in self._tools.items() if name in self._allowed)
 
     def tool(self, name: str) -> Tool | None:
         """
@@ -124,7 +147,7 @@ class Executor:
             The tool; None if there is none of that name.
         """
         found = self._tools.get(name)
-        return None if found is None else found[0]
+        return None if found is None else found.tool
 
     async def run(self, calls: Sequence[ToolCall]) -> AsyncGenerator[ToolBegun | ToolResult, None]:
         """
@@ -203,23 +226,15 @@ class Executor:
             raise ToolDenied("permission denied")
         if call.problem is not None:
             raise ToolArgumentsInvalid(f"invalid arguments: {call.problem}")
-        tool, spec = self._tools[call.name]
-        if isinstance(tool, FunctionTool):
-            start = partial(tool.run, tool.decode(call.input))
-            is_async = tool.is_async
-        else:
-            start = partial(tool.execute, fitted_arguments(spec.parameters, call.input))
-            is_async = inspect.iscoroutinefunction(tool.execute)
-        limit_s = getattr(tool, "timeout_s", None)
+        offer = self._tools[call.name]
         job = Job(
             call,
-            start,
-            is_async=is_async,
-            limit_s=self._timeout_s if limit_s is None else limit_s,
+            offer.starter(call.input),
+            is_async=offer.is_async,
+            limit_s=offer.timeout_s,
             max_bytes=self._max_bytes,
         )
-        # A word that nobody knows allows nothing.
-        return job, _VERDICTS.get(getattr(tool, "approval", "allow"), "deny")
+        return job, offer.approval
 
     def _not_found(self, name: str) -> str:
         names = [known for known in self._tools if known in self._allowed]

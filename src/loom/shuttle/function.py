@@ -26,7 +26,7 @@ from loom.shuttle.hints import caller_names, free_parameters, resolved_hint
 from loom.shuttle.permission import Verdict
 from loom.shuttle.signature import Signature
 from loom.shuttle.strict import strict_schema
-from loom.shuttle.tool import TOOL_NAME, Tool
+from loom.shuttle.tool import TOOL_NAME, DecodingTool
 
 __all__ = ["FunctionTool", "tool"]
 
@@ -35,7 +35,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 
 
-class FunctionTool(Tool, Generic[P, R]):
+class FunctionTool(DecodingTool, Generic[P, R]):
     """
     A function as a tool; called, it is the function.
 
@@ -58,7 +58,6 @@ class FunctionTool(Tool, Generic[P, R]):
         timeout_s: As given.
         approval: As given.
         repeatable: As given.
-        is_async: Whether it is a coroutine function; another runs in a worker thread.
 
     Raises:
         TypeError: If the function, or one of its parameters, cannot be a tool's.
@@ -85,7 +84,7 @@ class FunctionTool(Tool, Generic[P, R]):
         self.timeout_s = timeout_s
         self.approval: Verdict = approval
         self.repeatable = repeatable
-        self.is_async = _is_async(function)
+        self._is_async = _is_async(function)
         # Not its `__dict__`: a callable object's own fields are no tool's.
         functools.update_wrapper(self, function, updated=())
         self._function = function
@@ -95,6 +94,11 @@ class FunctionTool(Tool, Generic[P, R]):
     def name(self) -> str:
         """1 to 64 of `A-Z a-z 0-9 _ -`."""
         return self._name
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is a coroutine function; another runs in a worker thread."""
+        return self._is_async
 
     @property
     def description(self) -> str:

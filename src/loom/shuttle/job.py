@@ -16,18 +16,15 @@ from typing import Any
 
 import msgspec
 
-from loom.core.errors import ToolError, ToolFailed, ToolTimedOut
+from loom.core.errors import ToolFailed, ToolTimedOut
 from loom.core.messages import Part, ToolCall
 from loom.shuttle.output import as_content
-from loom.shuttle.result import ToolResult, error_text, error_words
-from loom.shuttle.threads import WorkerThreads, call_in_thread
+from loom.shuttle.result import ToolResult, failed
+from loom.shuttle.threads import GRACE_S, WorkerThreads, call_in_thread
 
-__all__ = ["GRACE_S", "Job", "failed"]
+__all__ = ["Job"]
 
 _log = logging.getLogger("loom.tools")
-
-GRACE_S = 1.0
-"""How long a tool that was cancelled may take to end, in seconds."""
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -182,22 +179,3 @@ class Job:
         if not self._is_async and not self._has_thread:
             words += ": it never began, all threads are busy with tools that do not end"
         return ToolTimedOut(words)
-
-
-def failed(call: ToolCall, error: BaseException, duration_s: float = 0.0) -> ToolResult:
-    """
-    The result of a call that failed.
-
-    Args:
-        call: Which.
-        error: Why. Another than a `ToolError` becomes the cause of a `ToolFailed`.
-        duration_s: How long the tool ran, in seconds.
-
-    Returns:
-        A result whose content is the error's words.
-    """
-    if not isinstance(error, ToolError):
-        told = ToolFailed(error_words(error))
-        told.__cause__ = error
-        error = told
-    return ToolResult(call=call, content=error_text(error), error=error, duration_s=duration_s)

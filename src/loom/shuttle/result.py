@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from loom.core.errors import ToolError
+from loom.core.errors import ToolError, ToolFailed
 from loom.core.messages import Message, Part, ToolCall
 from loom.shuttle.output import as_content, capped
 
-__all__ = ["MAX_ERROR_BYTES", "ToolResult", "error_text", "error_words", "tool_result_message"]
+__all__ = ["ToolResult", "error_text", "failed", "tool_result_message"]
 
-MAX_ERROR_BYTES = 2048
-"""How much of an error's words the model is told."""
+# How much of an error's words the model is told: what matters stands at the beginning.
+_MAX_ERROR_BYTES = 2048
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +93,25 @@ def tool_result_message(call: ToolCall | str, result: Any) -> Message:
     return Message.tool(call, as_content(result)[0])
 
 
+def failed(call: ToolCall, error: BaseException, duration_s: float = 0.0) -> ToolResult:
+    """
+    The result of a call that failed.
+
+    Args:
+        call: Which.
+        error: Why. Another than a `ToolError` becomes the cause of a `ToolFailed`.
+        duration_s: How long the tool ran, in seconds.
+
+    Returns:
+        A result whose content is the error's words.
+    """
+    if not isinstance(error, ToolError):
+        told = ToolFailed(_words(error))
+        told.__cause__ = error
+        error = told
+    return ToolResult(call=call, content=error_text(error), error=error, duration_s=duration_s)
+
+
 def error_text(error: BaseException) -> str:
     """
     What the model reads when a tool failed.
@@ -104,11 +123,10 @@ def error_text(error: BaseException) -> str:
     Returns:
         `error: ...`, its words cut at 2 KiB.
     """
-    return f"error: {error_words(error)}"
+    return f"error: {_words(error)}"
 
 
-def error_words(error: BaseException) -> str:
-    """What `error_text` says after `error: `."""
+def _words(error: BaseException) -> str:
     name = type(error).__name__
     try:
         words = str(error)
@@ -116,4 +134,4 @@ def error_words(error: BaseException) -> str:
         words = ""
     if not isinstance(error, ToolError):
         words = f"{name}: {words}" if words else name
-    return capped(words or name, MAX_ERROR_BYTES)[0]
+    return capped(words or name, _MAX_ERROR_BYTES)[0]

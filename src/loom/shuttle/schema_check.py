@@ -25,7 +25,7 @@ from loom.shuttle.schema_words import (
     wanted_words,
 )
 
-__all__ = ["ANY_KIND", "Schema", "SchemaReader", "TooLong"]
+__all__ = ["ANY_KIND", "Schema", "SchemaReader", "TooLong", "listed_parts", "named_parts"]
 
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -102,10 +102,10 @@ class SchemaReader:
         schema = self.resolved(schema)
         found = _own_kinds(schema)
         for keyword in ("anyOf", "oneOf"):
-            if options := _list(schema, keyword):
+            if options := listed_parts(schema, keyword):
                 each = [self.kinds(option, depth + 1) for option in options]
                 found &= frozenset().union(*each)
-        for part in _list(schema, "allOf"):
+        for part in listed_parts(schema, "allOf"):
             found &= self.kinds(part, depth + 1)
         return found
 
@@ -170,10 +170,10 @@ class SchemaReader:
 
     def _combined(self, schema: Schema, value: Any, path: str, depth: int) -> list[str]:
         found: list[str] = []
-        for part in _list(schema, "allOf"):
+        for part in listed_parts(schema, "allOf"):
             found += self.check(part, value, path, depth + 1)
         for keyword in ("anyOf", "oneOf"):
-            options = _list(schema, keyword)
+            options = listed_parts(schema, keyword)
             if not options:
                 continue
             each = [self.check(option, value, path, depth + 1) for option in options]
@@ -200,8 +200,7 @@ class SchemaReader:
         return min(meant, key=len)
 
     def _object(self, schema: Schema, value: Mapping[str, Any], path: str, depth: int) -> list[str]:
-        named = schema.get("properties")
-        named = named if isinstance(named, Mapping) else {}
+        named = named_parts(schema)
         rest = schema.get("additionalProperties", True)
         found = []
         for name, item in value.items():
@@ -213,12 +212,12 @@ class SchemaReader:
                 found.append(_unknown(path, name, named))
             elif isinstance(rest, Mapping):
                 found += self.check(rest, item, _inner(path, name), depth + 1)
-        missing = [name for name in _list(schema, "required") if name not in value]
+        missing = [name for name in listed_parts(schema, "required") if name not in value]
         found += [f"`{_inner(path, str(name))}` is missing" for name in missing]
         return found + _sizes(schema, len(value), path, ("minProperties", "maxProperties"), "names")
 
     def _array(self, schema: Schema, value: Any, path: str, depth: int) -> list[str]:
-        first = _list(schema, "prefixItems")
+        first = listed_parts(schema, "prefixItems")
         found = []
         for index, item in enumerate(value):
             part = first[index] if index < len(first) else schema.get("items", True)
@@ -240,7 +239,20 @@ _HEEDED = frozenset(
 )  # fmt: skip
 
 
-def _list(schema: Schema, keyword: str) -> list[Any]:
+def named_parts(schema: Schema) -> Mapping[str, Any]:
+    """A schema's `properties`; none if they are no object."""
+    found = schema.get("properties")
+    return found if isinstance(found, Mapping) else {}
+
+
+def listed_parts(schema: Schema, keyword: str) -> list[Any]:
+    """
+    What a keyword lists; nothing if it is no list.
+
+    Args:
+        schema: A part of a schema.
+        keyword: For example "anyOf".
+    """
     found = schema.get(keyword)
     return list(found) if isinstance(found, list | tuple) else []
 

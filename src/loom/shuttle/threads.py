@@ -22,7 +22,10 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar, cast
 
-__all__ = ["WorkerThreads", "call_in_thread"]
+__all__ = ["GRACE_S", "WorkerThreads", "call_in_thread"]
+
+GRACE_S = 1.0
+"""How long a tool that was cancelled may take to end, in seconds."""
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from loom.core.errors import InvalidRequest
 from loom.core.request import ToolSpec
 
-__all__ = ["TOOL_NAME", "Tool", "ToolLike", "tool_spec", "tool_specs"]
+__all__ = ["TOOL_NAME", "DecodingTool", "Tool", "ToolLike", "tool_spec", "tool_specs"]
 
 # Mistral's own rule (contract: section 2); OpenAI's and Anthropic's are the same.
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -46,6 +46,43 @@ class Tool(Protocol):
 
         Args:
             input: The arguments that the model wrote.
+
+        Returns:
+            The result, or an awaitable that gives it.
+        """
+
+
+@runtime_checkable
+class DecodingTool(Tool, Protocol):
+    """A tool that reads its arguments itself, as `FunctionTool` does."""
+
+    @property
+    @abstractmethod
+    def is_async(self) -> bool:
+        """Whether `run` gives a coroutine at once; if not, it is called on a worker thread."""
+
+    @abstractmethod
+    def decode(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002 - as in `execute`
+        """
+        Arguments as `run` takes them.
+
+        Args:
+            input: The arguments that the model wrote; they are not changed.
+
+        Returns:
+            What `run` is given.
+
+        Raises:
+            ToolArgumentsInvalid: If they do not fit; the message names every problem.
+        """
+
+    @abstractmethod
+    def run(self, arguments: Mapping[str, Any]) -> Awaitable[Any] | Any:
+        """
+        Run it.
+
+        Args:
+            arguments: What `decode` gave.
 
         Returns:
             The result, or an awaitable that gives it.
