@@ -66,10 +66,10 @@ Values = dict[str, dict[str, list[float]]]
 
 
 @contextmanager
-def upstream() -> Iterator[str]:
+def upstream(script: str = "upstream.py") -> Iterator[str]:
     """Run the upstream in its own process, and give its address."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "upstream.py")],
+        [sys.executable, str(HERE / script)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -17,7 +17,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["PIECE", "PIECES", "PLAIN_BODY", "STREAM_BYTES", "TEXT", "main", "stream_events"]
+__all__ = [
+    "HEAD",
+    "PIECE",
+    "PIECES",
+    "PLAIN_BODY",
+    "STREAM_BYTES",
+    "STREAM_STARTS",
+    "TEXT",
+    "Upstream",
+    "chunked",
+    "event",
+    "main",
+    "reply",
+    "stream_events",
+]
 
 TEXT = "Clouds are white because their drops scatter every colour of the light alike. " * 4
 PIECE = " light"
@@ -26,7 +40,7 @@ DELAY_S = 0.2
 PACE_S = 0.02
 
 _USAGE = {"prompt_tokens": 20, "completion_tokens": 80, "total_tokens": 100}
-_HEAD = {
+HEAD = {
     "id": "0af1b2c3d4e5f60718293a4b5c6d7e8f",
     "created": 1700000000,
     "model": "mistral-large-latest",
@@ -39,39 +53,50 @@ def _plain() -> bytes:
         "finish_reason": "stop",
         "message": {"role": "assistant", "tool_calls": None, "content": TEXT},
     }
-    body = {**_HEAD, "usage": _USAGE, "object": "chat.completion", "choices": [choice]}
+    body = {**HEAD, "usage": _USAGE, "object": "chat.completion", "choices": [choice]}
     return json.dumps(body).encode()
 
 
-def _event(delta: dict[str, Any], finish: str | None = None, **more: object) -> bytes:
+def event(delta: dict[str, Any], finish: str | None = None, **more: object) -> bytes:
+    """Write an event of a stream."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    data = {**_HEAD, "object": "chat.completion.chunk", "choices": [choice], **more}
+    data = {**HEAD, "object": "chat.completion.chunk", "choices": [choice], **more}
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-def _chunked(*pieces: bytes) -> bytes:
+STREAM_STARTS = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+
+
+def reply(body: bytes, status: bytes = b"200 OK") -> bytes:
+    """Write a reply of JSON."""
+    return b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+        status,
+        len(body),
+        body,
+    )
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """Write each piece as a chunk of a body; an empty one ends it."""
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
 
 
-_FIRST = _event({"role": "assistant", "content": ""})
-_NEXT = _event({"content": PIECE}, p="abcdefghij")
-_LAST = (_event({"content": ""}, "stop", usage=_USAGE), b"data: [DONE]\n\n")
+_FIRST = event({"role": "assistant", "content": ""})
+_NEXT = event({"content": PIECE}, p="abcdefghij")
+_LAST = (event({"content": ""}, "stop", usage=_USAGE), b"data: [DONE]\n\n")
 STREAM_BYTES = {
     kind: len(_FIRST) + pieces * len(_NEXT) + sum(map(len, _LAST))
     for kind, pieces in PIECES.items()
 }
 
 PLAIN_BODY = _plain()
-_PLAIN = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
-    len(PLAIN_BODY),
-    PLAIN_BODY,
-)
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"transfer-encoding: chunked\r\n\r\n" + _chunked(_FIRST)
-)
-_STREAM_NEXT = _chunked(_NEXT)
-_STREAM_END = _chunked(*_LAST, b"")
+_PLAIN = reply(PLAIN_BODY)
+_STREAM_HEAD = STREAM_STARTS + chunked(_FIRST)
+_STREAM_NEXT = chunked(_NEXT)
+_STREAM_END = chunked(*_LAST, b"")
 _BURST = _STREAM_HEAD + _STREAM_NEXT * PIECES["burst"] + _STREAM_END
 
 
@@ -102,50 +127,59 @@ class Upstream(asyncio.Protocol):
             size = end + 4 + (int(length.split(b"\r\n", 1)[0]) if found else 0)
             if len(self._buffer) < size:
                 return
+            body = self._buffer[end + 4 : size]
             self._buffer = self._buffer[size:]
-            self._answer(head.split(b" ", 2)[1].split(b"/")[1].decode())
+            kind = head.split(b" ", 2)[1].split(b"/")[1].decode()
+            if kind == "count":
+                self.write(reply(json.dumps(self._counts).encode()))
+            else:
+                self._counts[kind] += 1
+                self.answer(kind, body)
 
-    def _answer(self, kind: str) -> None:
-        if kind == "count":
-            body = json.dumps(self._counts).encode()
-            self._write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
-            return
-        self._counts[kind] += 1
+    def answer(self, kind: str, body: bytes) -> None:  # noqa: ARG002 - others look at it
+        """Answer one request."""
         if kind == "plain":
-            self._write(_PLAIN)
+            self.write(_PLAIN)
         elif kind == "delay":
-            self._loop.call_later(DELAY_S, self._write, _PLAIN)
+            self.later(_PLAIN)
         elif kind == "burst":
-            self._write(_BURST)
+            self.write(_BURST)
         elif kind == "paced":
-            self._write(_STREAM_HEAD)
+            self.write(_STREAM_HEAD)
             self._pace(self._loop.time(), 1)
 
-    def _pace(self, start_s: float, number: int) -> None:
-        if number > PIECES["paced"]:
-            self._write(_STREAM_END)
-            return
-        self._write(_STREAM_NEXT)
-        due_s = start_s + number * PACE_S
-        self._loop.call_at(due_s, self._pace, start_s, number + 1)
+    def later(self, data: bytes) -> None:
+        """Write after 200 ms."""
+        self._loop.call_later(DELAY_S, self.write, data)
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write, unless nobody is there any more."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
+    def _pace(self, start_s: float, number: int) -> None:
+        if number > PIECES["paced"]:
+            self.write(_STREAM_END)
+            return
+        self.write(_STREAM_NEXT)
+        due_s = start_s + number * PACE_S
+        self._loop.call_at(due_s, self._pace, start_s, number + 1)
 
-async def _serve() -> None:
+
+async def _serve(connection: type[Upstream]) -> None:
     loop = asyncio.get_running_loop()
     counts: Counter[str] = Counter()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    server = await loop.create_server(lambda: Upstream(loop, counts), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(
+        lambda: connection(loop, counts), "127.0.0.1", 0, backlog=4096
+    )
     async with server:
         print(server.sockets[0].getsockname()[1], flush=True)
         # The runner holds the other end: when it goes, however it goes, so do we.
         await loop.run_in_executor(None, sys.stdin.read)
 
 
-def main() -> None:
+def main(connection: type[Upstream] = Upstream) -> None:
     """Serve until standard input ends."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with suppress(ImportError):
@@ -153,7 +187,7 @@ def main() -> None:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve())
+        runner.run(_serve(connection))
 
 
 if __name__ == "__main__":
