@@ -105,6 +105,10 @@ if TYPE_CHECKING:
     from loom.layers.trace import Telemetry
     from loom.ledger.budgets import Budget
     from loom.ledger.contract import Ledger
+    from loom.shuttle.function import tool
+    from loom.shuttle.permission import Permissions
+    from loom.shuttle.result import ToolResult, tool_result_message
+    from loom.shuttle.tool import Tool
 
 __all__ = [
     "AsyncMistral",
@@ -150,6 +154,7 @@ __all__ = [
     "PartReceived",
     "Partial",
     "PermissionDenied",
+    "Permissions",
     "Plan",
     "PoolTimeout",
     "Price",
@@ -188,6 +193,7 @@ __all__ = [
     "Timeline",
     "Timeouts",
     "TokenCount",
+    "Tool",
     "ToolArgumentsInvalid",
     "ToolCall",
     "ToolCallDelta",
@@ -196,6 +202,7 @@ __all__ = [
     "ToolError",
     "ToolFailed",
     "ToolNotFound",
+    "ToolResult",
     "ToolSpec",
     "ToolTimedOut",
     "UnexpectedRedirect",
@@ -208,6 +215,8 @@ __all__ = [
     "cost",
     "models",
     "recommend",
+    "tool",
+    "tool_result_message",
 ]
 
 __version__ = VERSION
@@ -303,6 +312,10 @@ _HOMES = {
     "loom.ledger.contract": ("Ledger",),
     "loom.layers.retry_policy": ("RetryPolicy", "RetryQuota"),
     "loom.layers.trace": ("Telemetry",),
+    "loom.shuttle.function": ("tool",),
+    "loom.shuttle.permission": ("Permissions",),
+    "loom.shuttle.result": ("ToolResult", "tool_result_message"),
+    "loom.shuttle.tool": ("Tool",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
