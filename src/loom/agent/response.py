@@ -1,0 +1,112 @@
+"""What an agent answered, with everything that it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from loom.agent.limits import StopReason
+from loom.core.messages import Message
+from loom.core.response import FinishReason, LLMResponse, Usage
+from loom.shuttle.result import ToolResult
+
+__all__ = ["AgentResponse", "total_usage"]
+
+
+class AgentResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The answer to one turn of a conversation, with every call and every tool that it took.
+
+    Attributes:
+        message: The assistant's last turn, whole.
+        usage: The sum over all `calls`. `cost_usd` is None when the price of one is unknown.
+        calls: Each answer of a model, in order; the last one is the answer.
+        tool_executions: Each tool that the model asked for, with its result, in order.
+        messages: What this turn added to the conversation, the user's message first.
+        session: The conversation's id; None when it is not kept.
+        stopped_by: Which limit ended the use of tools; None: the model was done.
+        latency_s: Seconds for the whole turn: models, tools, waits, approvals.
+        parsed: The validated value of a structured answer (`output=`); None otherwise.
+        session_cost_usd: What the session has cost so far, this turn included, as far as
+            prices are known.
+    """
+
+    message: Message
+    usage: Usage
+    calls: tuple[LLMResponse, ...]
+    tool_executions: tuple[ToolResult, ...] = ()
+    messages: tuple[Message, ...] = ()
+    session: str | None = None
+    stopped_by: StopReason | None = None
+    latency_s: float = 0.0
+    parsed: Any = None
+    session_cost_usd: Decimal = Decimal(0)
+
+    @property
+    def content(self) -> str:
+        """The answer's text."""
+        return self.message.text
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before the answer."""
+        return self.message.thinking
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the last answer ended."""
+        return self.calls[-1].finish_reason if self.calls else None
+
+    @property
+    def model(self) -> str | None:
+        """The model that gave the answer; None when nobody was asked."""
+        return self.calls[-1].model if self.calls else None
+
+    def __repr__(self) -> str:
+        """Sizes and costs; never what was said."""
+        return (
+            f"AgentResponse(calls={len(self.calls)}, tool_executions={len(self.tool_executions)},"
+            f" cost_usd={self.usage.cost_usd}, session={self.session!r},"
+            f" stopped_by={self.stopped_by!r})"
+        )
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The same for rich, whose tracebacks show locals."""
+        return [
+            ("calls", len(self.calls)),
+            ("tool_executions", len(self.tool_executions)),
+            ("cost_usd", self.usage.cost_usd),
+            ("session", self.session),
+        ]
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """
+    The sum of several calls.
+
+    Args:
+        usages: One of each call.
+
+    Returns:
+        Tokens added up. `cost_usd` is None when one is unknown, `price` is the calls' own when
+        they have the same one, and `estimated` is True when one was.
+    """
+    each = list(usages)
+    costs = [usage.cost_usd for usage in each]
+    known = [cost for cost in costs if cost is not None]
+    prices = [usage.price for usage in each]
+    same = bool(prices) and all(price == prices[0] for price in prices)
+    return Usage(
+        input_tokens=sum(usage.input_tokens for usage in each),
+        output_tokens=sum(usage.output_tokens for usage in each),
+        total_tokens=sum(usage.total_tokens for usage in each),
+        cached_tokens=sum(usage.cached_tokens for usage in each),
+        audio_tokens=sum(usage.audio_tokens for usage in each),
+        audio_seconds=sum(usage.audio_seconds for usage in each),
+        cost_usd=sum(known, Decimal(0)) if len(known) == len(costs) else None,
+        price=prices[0] if same else None,
+        estimated=any(usage.estimated for usage in each),
+    )
