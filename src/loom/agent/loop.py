@@ -1,0 +1,402 @@
+"""
+One turn of a conversation: ask, run tools, ask again, until there is an answer.
+
+The laws of this file:
+
+1. Every call of a tool has exactly one result, and it stands in the log before the model is asked
+   again; a log that breaks off in between is mended when it is read (`agent/history.py`).
+2. Tools run in parallel, results go back in the order of the calls.
+3. A limit is no error: what may not run gets a result that says so, and the model is asked for its
+   answer without tools.
+4. What holds for a layer holds here: whoever leaves early closes everything, and nothing of the
+   surroundings is changed across a `yield`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import msgspec
+
+from loom.agent.context import shrink
+from loom.agent.events import AgentEvent, CallCompleted, Done, ToolFinished, ToolStarted
+from loom.agent.history import OpenCall, messages_of
+from loom.agent.limits import AgentLimits, ContextPolicy
+from loom.agent.log import Log
+from loom.agent.response import AgentResponse
+from loom.agent.session import Begun, Said, Withdrawn
+from loom.agent.tally import Tally
+from loom.core.ambient import Clock
+from loom.core.errors import (
+    BudgetExceeded,
+    ContentBlocked,
+    ContextTooLong,
+    LoomError,
+    OutputInvalid,
+    StreamTruncated,
+    ToolArgumentsInvalid,
+    ToolCallMissing,
+    ToolDenied,
+    ToolTimedOut,
+)
+from loom.core.events import Completed
+from loom.core.messages import Message, ToolCall
+from loom.core.provider import LLMProvider
+from loom.core.request import ChatRequest
+from loom.core.response import LLMResponse
+from loom.shuttle.executor import Executor, ToolBegun
+from loom.shuttle.result import ToolResult
+
+__all__ = ["Gear", "Loop", "Parse"]
+
+Parse: TypeAlias = Callable[[LLMResponse], Any]
+"""Reads an answer as a value; raises `OutputInvalid` when it does not fit."""
+
+_FORCED = ("any", "required")
+_EMPTY = "Your last answer was empty. Answer the question, or call a tool."
+_NO_CALL = "You must call one of the tools now."
+# What a last answer may cost when the budget has no room for a long one, in tokens.
+_SHORT_ANSWERS = (1024, 256, 64)
+
+
+class Gear(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a turn works with.
+
+    Attributes:
+        provider: Answers.
+        executor: Runs tools.
+        clock: Tells the time.
+        limits: How far the turn may go.
+        context: What happens to a conversation that outgrows the window.
+        parse: Reads the answer as a value; None: nobody does.
+    """
+
+    provider: LLMProvider
+    executor: Executor
+    clock: Clock
+    limits: AgentLimits
+    context: ContextPolicy = "slide"
+    parse: Parse | None = None
+
+
+class Loop:
+    """
+    One turn of a conversation.
+
+    Args:
+        gear: What it works with.
+        log: The conversation so far; what the user says waits in it.
+        request: What is asked, without the conversation: model, options, system messages.
+        tally: Counts; its time has begun.
+        since: At which entry of the log this turn begins.
+    """
+
+    def __init__(
+        self, gear: Gear, log: Log, request: ChatRequest, tally: Tally, *, since: int
+    ) -> None:
+        self._gear = gear
+        self._log = log
+        self._request = request
+        self._tally = tally
+        self._since = since
+        self._before = len(messages_of(log.entries[:since]))
+        # What only the next request holds: it is no part of the conversation.
+        self._hint: str | None = None
+        self._hinted: set[str] = set()
+        self._squeezed = False
+        self._parsed: Any = None
+        self._choice = request.tool_choice
+
+    async def run(self, left: tuple[OpenCall, ...] = ()) -> AsyncGenerator[AgentEvent, None]:
+        """
+        Do the turn.
+
+        Args:
+            left: Calls without results that an earlier, broken turn has left behind; they may run.
+
+        Yields:
+            What happens; `Done` at last.
+
+        Raises:
+            LoomError: What ends the turn without an answer; `.partial` has the usage so far.
+        """
+        try:
+            async with aclosing(self._steps(left)) as events:
+                async for event in events:
+                    yield event
+        except ContentBlocked as error:
+            self._tally.told(error)
+            if self._log.kept > self._since:
+                # What was refused would be refused again with each later turn.
+                await self._log.add(Withdrawn(since=self._since))
+            raise
+        except LoomError as error:
+            self._tally.told(error)
+            raise
+
+    async def _steps(self, left: tuple[OpenCall, ...]) -> AsyncGenerator[AgentEvent, None]:
+        calls = tuple(each.call for each in left)
+        positions = tuple(each.position for each in left)
+        while True:
+            if calls:
+                async with aclosing(self._executed(calls, positions)) as events:
+                    async for event in events:
+                        yield event
+            async with aclosing(self._answered()) as answers:
+                async for event in answers:
+                    yield event
+            response = self._tally.responses[-1]
+            calls = self._calls(response)
+            positions = tuple(range(len(calls)))
+            if not calls and not await self._goes_on(response):
+                break
+        yield Done(self._response())
+
+    # --- asking the model --------------------------------------------------------------------
+
+    async def _answered(self) -> AsyncGenerator[AgentEvent, None]:
+        """Ask once, with a shorter conversation or answer where that is what it takes."""
+        self._tally.asking(self._gear.clock.monotonic_s())
+        request = self._next_request()
+        short = iter(_SHORT_ANSWERS)
+        refused: BudgetExceeded | None = None
+        while True:
+            try:
+                async with aclosing(self._gear.provider.stream(request)) as events:
+                    async for event in events:
+                        if isinstance(event, Completed):
+                            await self._heard(event.response)
+                            break
+                        yield event
+                    else:
+                        raise StreamTruncated("the stream ended before the answer was complete")
+                break
+            except ContextTooLong:
+                shorter = shrink(request.messages)
+                if shorter is None or self._gear.context == "error":
+                    raise
+                request = msgspec.structs.replace(request, messages=shorter)
+            except BudgetExceeded as error:
+                refused = refused or error
+                shorter_answer = self._cheaper(request, next(short, None))
+                if shorter_answer is None:
+                    raise refused from None
+                request = shorter_answer
+        yield CallCompleted(self._tally.responses[-1], self._tally.usage)
+
+    def _next_request(self) -> ChatRequest:
+        request, tally = self._request, self._tally
+        left_s = max(0.001, tally.ends_s - self._gear.clock.monotonic_s())
+        timeouts = request.timeouts
+        if left_s < timeouts.total_s:
+            timeouts = msgspec.structs.replace(timeouts, total_s=left_s)
+        messages = (*request.messages, *self._log.messages)
+        if self._squeezed:
+            messages = shrink(messages) or messages
+        if self._hint is not None:
+            messages = (*messages, Message.user(self._hint))
+            self._hint = None
+        choice = self._choice
+        if request.tools and tally.stopped_by is not None:
+            choice = "none"
+        return msgspec.structs.replace(
+            request, messages=messages, tool_choice=choice, timeouts=timeouts
+        )
+
+    def _cheaper(self, request: ChatRequest, max_tokens: int | None) -> ChatRequest | None:
+        """The last answer, so short that a budget may have room for it."""
+        longest = request.sampling.max_tokens
+        if max_tokens is None or not self._tally.results:
+            return None
+        self._tally.stop("budget")
+        sampling = request.sampling
+        if longest is None or max_tokens < longest:
+            sampling = msgspec.structs.replace(sampling, max_tokens=max_tokens)
+        return msgspec.structs.replace(request, tool_choice="none", sampling=sampling)
+
+    async def _heard(self, response: LLMResponse) -> None:
+        self._tally.responses.append(response)
+        message = response.message
+        if message.tool_calls and not self._calls(response):
+            # Asked for an answer without tools, it called one: a call without result is no history.
+            message = msgspec.structs.replace(message, tool_calls=())
+        said = Said(message=message, model=response.model, usage=response.usage)
+        await self._log.add(said)
+        self._choice = None if message.tool_calls and self._is_forced() else self._choice
+
+    def _is_forced(self) -> bool:
+        return self._choice in _FORCED or not isinstance(self._choice, str | None)
+
+    def _calls(self, response: LLMResponse) -> tuple[ToolCall, ...]:
+        return () if self._tally.stopped_by is not None else response.tool_calls
+
+    async def _goes_on(self, response: LLMResponse) -> bool:
+        """Whether an answer without calls is followed by another request."""
+        if self._may_squeeze(response):
+            # The window was full: half an answer is no answer, and not part of the conversation.
+            self._squeezed = True
+            await self._log.add(Withdrawn(since=len(self._log) - 1))
+            return True
+        if self._is_forced() and self._tally.stopped_by is None:
+            if "call" in self._hinted:
+                raise ToolCallMissing(
+                    f"tool_choice is {self._choice!r}, and {response.model!r} called no tool,"
+                    " asked twice",
+                    provider=self._gear.provider.name,
+                    model=response.model,
+                )
+            return self._ask_again("call", _NO_CALL)
+        if not response.content.strip() and response.finish_reason in ("stop", None):
+            return self._ask_again("empty", _EMPTY)
+        return self._gear.parse is not None and not self._fits(self._gear.parse, response)
+
+    def _may_squeeze(self, response: LLMResponse) -> bool:
+        if response.finish_reason != "model_length" or self._squeezed:
+            return False
+        every = (*self._request.messages, *self._log.messages[:-1])
+        return self._gear.context != "error" and shrink(every) is not None
+
+    def _fits(self, parse: Parse, response: LLMResponse) -> bool:
+        try:
+            self._parsed = parse(response)
+        except OutputInvalid as error:
+            hint = f"{error.message}. Answer again, with the JSON alone."
+            if not self._ask_again("output", hint):
+                raise
+            return False
+        return True
+
+    def _ask_again(self, why: str, hint: str) -> bool:
+        if why in self._hinted:
+            return False
+        self._hinted.add(why)
+        self._hint = hint
+        return True
+
+    # --- running tools -----------------------------------------------------------------------
+
+    async def _executed(
+        self, calls: tuple[ToolCall, ...], positions: tuple[int, ...]
+    ) -> AsyncGenerator[AgentEvent, None]:
+        """Run an answer's calls; each has its result in the log when this ends."""
+        results: dict[int, ToolResult] = {}
+        refused = self._refused(calls)
+        for index, result in refused.items():
+            results[index] = result
+            yield ToolFinished(result)
+        running = [index for index in range(len(calls)) if index not in results]
+        begun = 0
+        async with aclosing(self._outcomes([calls[index] for index in running])) as outcomes:
+            async for outcome in outcomes:
+                if isinstance(outcome, ToolBegun):
+                    begun += 1
+                    at = _place(outcome.call, calls, running, results)
+                    name = outcome.call.name
+                    await self._log.add(
+                        Begun(call_id=outcome.call.id, name=name, position=positions[at])
+                    )
+                    yield ToolStarted(outcome.call)
+                else:
+                    results[_place(outcome.call, calls, running, results)] = outcome
+                    await self._keep(outcome)
+                    yield ToolFinished(outcome)
+        every = [results[index] for index in range(len(calls))]
+        for index in refused:
+            await self._keep(results[index])
+        self._tally.ran(every, begun)
+
+    async def _keep(self, result: ToolResult) -> None:
+        await self._log.add(Said(message=result.message))
+
+    async def _outcomes(
+        self, calls: list[ToolCall]
+    ) -> AsyncGenerator[ToolBegun | ToolResult, None]:
+        """What the executor does, as long as there is time for tools."""
+        waiting = list(calls)
+        async with aclosing(self._gear.executor.run(calls)) as outcomes:
+            while waiting:
+                left_s = self._tally.tools_end_s - self._gear.clock.monotonic_s()
+                outcome = await _next(outcomes, left_s)
+                if outcome is None:
+                    break
+                if isinstance(outcome, ToolResult):
+                    waiting = [call for call in waiting if call is not outcome.call]
+                yield outcome
+        if waiting:
+            self._tally.stop("deadline")
+        for call in waiting:
+            words = "error: timed out: the time for this turn is over; answer with what you have"
+            yield ToolResult(call=call, content=words, error=ToolTimedOut(words))
+
+    def _refused(self, calls: tuple[ToolCall, ...]) -> dict[int, ToolResult]:
+        """The calls that may not run, with the results that say why."""
+        limits, tally = self._gear.limits, self._tally
+        refused: dict[int, ToolResult] = {}
+        if self._is_cut():
+            # Its arguments may look whole: `{}` where the model was cut before the first one.
+            refused[len(calls) - 1] = _cut_off(calls[-1])
+        room = min(limits.max_calls_per_answer, tally.tools_left)
+        for index, call in enumerate(calls):
+            if index in refused or index < room:
+                continue
+            if index >= tally.tools_left:
+                tally.stop("max_tool_executions")
+                why = f"the limit of {limits.max_tool_executions} tools in a turn is reached;"
+                why += " answer with what you have"
+            else:
+                why = f"at most {limits.max_calls_per_answer} tools run of one answer; call again"
+            words = f"error: not run: {why}"
+            refused[index] = ToolResult(call=call, content=words, error=ToolDenied(words))
+        return refused
+
+    def _is_cut(self) -> bool:
+        responses = self._tally.responses
+        return bool(responses) and responses[-1].finish_reason in ("length", "model_length")
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _response(self) -> AgentResponse:
+        tally = self._tally
+        return AgentResponse(
+            message=msgspec.structs.replace(tally.responses[-1].message, tool_calls=()),
+            usage=tally.usage,
+            calls=tuple(tally.responses),
+            tool_executions=tuple(tally.results),
+            messages=self._log.messages[self._before :],
+            stopped_by=tally.stopped_by,
+            latency_s=self._gear.clock.monotonic_s() - tally.began_s,
+            parsed=self._parsed,
+            session_cost_usd=self._log.cost_usd,
+        )
+
+
+def _place(
+    call: ToolCall, calls: tuple[ToolCall, ...], running: list[int], results: dict[int, ToolResult]
+) -> int:
+    """Which of the calls this is; equal ids are told apart by identity."""
+    same = [index for index in running if calls[index] is call and index not in results]
+    return same[0]
+
+
+def _cut_off(call: ToolCall) -> ToolResult:
+    words = (
+        "error: invalid arguments: the call was cut off by max_tokens; call again with shorter"
+        " arguments"
+    )
+    return ToolResult(call=call, content=words, error=ToolArgumentsInvalid(words))
+
+
+async def _next(
+    outcomes: AsyncGenerator[ToolBegun | ToolResult, None], limit_s: float
+) -> ToolBegun | ToolResult | None:
+    """The next outcome; None at the end, or when the time is over (the tools are ended then)."""
+    from asyncio import timeout  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
+
+    try:
+        async with timeout(max(0.0, limit_s)):
+            return await anext(outcomes, None)
+    except TimeoutError:
+        return None

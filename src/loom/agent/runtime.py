@@ -1,0 +1,335 @@
+"""An agent as it runs: sessions in turns, tools of every kind, one answer at a time in each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from loom.agent.condense import condensing_point, is_long, summary_of
+from loom.agent.events import AgentEvent, Done, Summarised
+from loom.agent.history import OpenCall, messages_of, settled
+from loom.agent.limits import AgentLimits, ContextPolicy
+from loom.agent.log import Log
+from loom.agent.loop import Gear, Loop, Parse
+from loom.agent.response import AgentResponse
+from loom.agent.session import Condensed, Said, SessionStore, new_session_id
+from loom.agent.tally import Tally
+from loom.core.ambient import Clock, Dice
+from loom.core.errors import InvalidRequest, StreamTruncated
+from loom.core.messages import Message
+from loom.core.provider import LLMProvider
+from loom.core.request import ChatRequest, ToolSpec
+from loom.shuttle.executor import Executor
+from loom.shuttle.permission import Permissions
+from loom.shuttle.source import ToolSource
+from loom.shuttle.tool import Tool
+
+if TYPE_CHECKING:
+    from asyncio import Lock
+
+__all__ = ["AgentRuntime", "Ask"]
+
+Ask: TypeAlias = Callable[[tuple[ToolSpec, ...]], Awaitable[ChatRequest]]
+"""Gives the request of a turn for the tools that are offered, still without the conversation."""
+
+_log = logging.getLogger("loom.agent")
+
+
+class AgentRuntime:
+    """
+    Holds chats: each turn runs the loop over one session, and turns of one session queue.
+
+    Args:
+        provider: Answers; not closed by this.
+        clock: Tells the time.
+        dice: Draws the ids of sessions.
+        tools: Tools, and what brings tools; sources are closed by `aclose`.
+        sessions: Where conversations are kept; None: nowhere. Closed by `aclose` if `owned`.
+        owned: Whether the session store is closed with this.
+        limits: How far a turn may go.
+        permissions: Which tools may run.
+        context: What happens to a conversation that outgrows the window.
+        window: Gives a model's window in tokens, None when unknown; for "summarise".
+    """
+
+    def __init__(
+        self,
+        provider: LLMProvider,
+        *,
+        clock: Clock,
+        dice: Dice,
+        tools: Iterable[Tool | ToolSource] = (),
+        sessions: SessionStore | None = None,
+        owned: bool = False,
+        limits: AgentLimits = AgentLimits(),  # noqa: B008 - a frozen value
+        permissions: Permissions = Permissions(),  # noqa: B008 - a frozen value
+        context: ContextPolicy = "slide",
+        window: Callable[[str], int | None] = lambda _: None,
+    ) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._dice = dice
+        self._given = tuple(tools)
+        self._sessions = sessions
+        self._owned = owned
+        self._limits = limits
+        self._permissions = permissions
+        self._context: ContextPolicy = context
+        self._window = window
+        self._executor: Executor | None = None
+        self._former: list[Executor] = []
+        self._tools: tuple[Tool, ...] = ()
+        self._queues: dict[str, tuple[Lock, int]] = {}
+
+    @property
+    def sessions(self) -> SessionStore | None:
+        """Where conversations are kept."""
+        return self._sessions
+
+    async def specs(self) -> tuple[ToolSpec, ...]:
+        """
+        The tools as the model is told of them.
+
+        Returns:
+            One of each tool that may run.
+
+        Raises:
+            LoomError: What a source raises that cannot be reached.
+        """
+        return (await self._ready()).specs
+
+    async def chat(
+        self,
+        said: tuple[Message, ...],
+        ask: Ask,
+        *,
+        session: str | None = None,
+        parse: Parse | None = None,
+    ) -> AgentResponse:
+        """
+        Do one turn, and wait for its answer; arguments and errors as of `stream`.
+
+        Args:
+            said: What the user says; empty: go on where the session broke off.
+            ask: Gives model, options and system messages; these come before the session's.
+            session: Which conversation; None: a new one.
+            parse: Reads the answer as a value.
+
+        Returns:
+            The answer.
+        """
+        async with aclosing(self.stream(said, ask, session=session, parse=parse)) as events:
+            async for event in events:
+                if type(event) is Done:
+                    return event.response
+        raise StreamTruncated("the turn ended before its answer was complete")
+
+    async def stream(
+        self,
+        said: tuple[Message, ...],
+        ask: Ask,
+        *,
+        session: str | None = None,
+        parse: Parse | None = None,
+    ) -> AsyncGenerator[AgentEvent, None]:
+        """
+        Do one turn, and tell what happens.
+
+        Args:
+            said: What the user says; empty: go on where the session broke off.
+            ask: Gives model, options and system messages; these come before the session's.
+            session: Which conversation; None: a new one, which is kept if there is a store.
+            parse: Reads the answer as a value.
+
+        Yields:
+            What happens; `Done` at last.
+
+        Raises:
+            InvalidRequest: If there is nothing to go on with.
+            Conflict: If somebody else wrote to the session meanwhile.
+            LoomError: What ends the turn without an answer.
+        """
+        if session is None and self._sessions is not None:
+            session = new_session_id(self._dice)
+        async with self._place(session), aclosing(self._turn(said, ask, session, parse)) as events:
+            async for event in events:
+                yield event
+
+    async def aclose(self) -> None:
+        """End every tool that still runs, and close what brought tools; safe to call twice."""
+        executors, self._former = self._former, []
+        if self._executor is not None:
+            executors.append(self._executor)
+        self._executor = None
+        for executor in executors:
+            await executor.aclose()
+        for given in self._given:
+            if isinstance(given, ToolSource):
+                await given.aclose()
+        if self._owned and self._sessions is not None:
+            await self._sessions.aclose()
+
+    @asynccontextmanager
+    async def _place(self, session: str | None) -> AsyncGenerator[None, None]:
+        """Wait for the turns of the session that came before; they go in order."""
+        from asyncio import Lock  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
+
+        if session is None:
+            yield
+            return
+        lock, waiting = self._queues.get(session) or (Lock(), 0)
+        self._queues[session] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._queues.pop(session)
+            if waiting > 1:
+                self._queues[session] = (lock, waiting - 1)
+
+    async def _ready(self) -> Executor:
+        """The executor of the tools that there are now: a source may have others by now."""
+        tools: list[Tool] = []
+        for given in self._given:
+            tools += await given.tools() if isinstance(given, ToolSource) else (given,)
+        if self._executor is None or tuple(tools) != self._tools:
+            if self._executor is not None:
+                # Turns that began with it still use it.
+                self._former.append(self._executor)
+            self._tools = tuple(tools)
+            limits = self._limits
+            self._executor = Executor(
+                tools,
+                clock=self._clock,
+                timeout_s=limits.tool_timeout_s,
+                max_output_bytes=limits.max_output_bytes,
+                max_parallel=limits.max_parallel,
+                permissions=self._permissions,
+            )
+        return self._executor
+
+    async def _turn(
+        self,
+        said: tuple[Message, ...],
+        ask: Ask,
+        session: str | None,
+        parse: Parse | None,
+    ) -> AsyncGenerator[AgentEvent, None]:
+        tally = Tally(self._limits, self._clock.monotonic_s())
+        executor = await self._ready()
+        log = await Log.open(self._sessions, session)
+        request = _asked(await ask(executor.specs), executor.specs, session, self._context)
+        if said and self._context == "summarise":
+            told = await self._condense(log, request, tally)
+            if told:
+                yield Summarised(told)
+        left = () if said else self._left(log, executor)
+        if not said and not left and not _is_waiting(log):
+            raise InvalidRequest("there is nothing to go on with in this session: say something")
+        if said:
+            log.hold(*(Said(message=message) for message in settled(log.entries)))
+        since = len(log) if said else _beginning(log)
+        log.mark(since)
+        log.hold(*(Said(message=message) for message in said))
+        gear = Gear(
+            provider=self._provider,
+            executor=executor,
+            clock=self._clock,
+            limits=self._limits,
+            context=self._context,
+            parse=parse,
+        )
+        loop = Loop(gear, log, request, tally, since=since)
+        async with aclosing(loop.run(left)) as events:
+            async for event in events:
+                if type(event) is Done:
+                    response = msgspec.structs.replace(event.response, session=session)
+                    self._told(response)
+                    event = Done(response)  # noqa: PLW2901 - the same, with its session
+                yield event
+
+    def _left(self, log: Log, executor: Executor) -> tuple[OpenCall, ...]:
+        """The calls of a broken turn that may still run; the others get their results."""
+        left: list[OpenCall] = []
+        for each, message in zip(log.open_calls, settled(log.entries), strict=True):
+            # Begun before the break: it may have been done, and nothing is done twice.
+            if each.begun and not getattr(executor.tool(each.call.name), "repeatable", False):
+                log.hold(Said(message=message))
+            else:
+                left.append(each)
+        return tuple(left)
+
+    async def _condense(self, log: Log, request: ChatRequest, tally: Tally) -> int:
+        point = condensing_point(log.entries)
+        if point is None or not is_long(log.entries, self._window(request.model)):
+            return 0
+        told = messages_of(log.entries[:point])
+        response = await summary_of(self._provider, request, told)
+        tally.responses.append(response)
+        await log.add(
+            Condensed(
+                until=point, summary=response.content, model=response.model, usage=response.usage
+            )
+        )
+        return len(told)
+
+    def _told(self, response: AgentResponse) -> None:
+        """Say in the log what the turn cost."""
+        cost, total, warn = (
+            response.usage.cost_usd,
+            response.session_cost_usd,
+            self._limits.warn_usd,
+        )
+        facts = {
+            "turn_cost": "unknown" if cost is None else f"{cost:.6f}",
+            "total_cost": f"{total:.6f}",
+            "input_tokens": response.usage.input_tokens,
+            "output_tokens": response.usage.output_tokens,
+            "calls": len(response.calls),
+            "tool_executions": len(response.tool_executions),
+            "session": response.session or "",
+        }
+        _log.info("Turn completed", extra=facts)
+        before = total - (cost or 0)
+        if warn is not None and before < warn <= total:
+            _log.warning(
+                "Session cost exceeds threshold",
+                extra={**facts, "threshold": f"{warn:.6f}"},
+            )
+
+
+def _asked(
+    request: ChatRequest, tools: tuple[ToolSpec, ...], session: str | None, context: ContextPolicy
+) -> ChatRequest:
+    """The request of every call of a turn, still without the conversation."""
+    attribution = request.attribution
+    if session is not None:
+        attribution = msgspec.structs.replace(attribution, session=session)
+    return msgspec.structs.replace(
+        request,
+        tools=tools,
+        attribution=attribution,
+        fit="error" if context == "error" else "slide",
+        # Each call has its own deadline within the turn's.
+        deadline_s=None,
+    )
+
+
+def _beginning(log: Log) -> int:
+    """At which entry the last turn begins."""
+    users = [
+        place
+        for place, entry in enumerate(log.entries)
+        if isinstance(entry, Said) and entry.message.role == "user"
+    ]
+    return users[-1] if users else len(log)
+
+
+def _is_waiting(log: Log) -> bool:
+    """Whether the model owes an answer: the last that was said is a user's, or a tool's."""
+    messages = log.messages
+    return bool(messages) and messages[-1].role in ("user", "tool")
