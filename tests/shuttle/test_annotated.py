@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from datetime import datetime, time
 from typing import Annotated, Any, Literal, Required
 
 import annotated_types as at
@@ -165,3 +166,12 @@ def test_recursive_values_are_followed() -> None:
 class Chain:
     size: Annotated[int, at.Gt(0)]
     next: Chain | None
+
+
+def test_a_moment_is_named_as_one() -> None:
+    """A date and time, and a time of the day, have their `format`; without a zone none may have."""
+    naive = Annotated[datetime, msgspec.Meta(tz=False)]
+
+    assert {"type": "string", "format": "date-time"} == json_schema(datetime)
+    assert {"type": "string", "format": "time"} == json_schema(time)
+    assert {"type": "string"} == json_schema(naive)

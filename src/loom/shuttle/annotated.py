@@ -14,6 +14,7 @@ import operator
 import re
 import types
 from collections.abc import Callable, Mapping
+from datetime import datetime, time
 from typing import Annotated, Any, NotRequired, Required, Union, get_args, get_origin
 
 import msgspec
@@ -21,6 +22,14 @@ import msgspec
 __all__ = ["breach", "with_meta"]
 
 _LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
+
+# msgspec names these forms only where it asks for a time zone; without them a model writes
+# whatever a date may look like. One without a time zone is still taken, and where none may stand
+# there is no name for the form.
+_FORMS: dict[Any, msgspec.Meta] = {
+    datetime: msgspec.Meta(extra_json_schema={"format": "date-time"}),
+    time: msgspec.Meta(extra_json_schema={"format": "time"}),
+}
 
 
 def with_meta(hint: Any) -> Any:
@@ -41,19 +50,27 @@ def with_meta(hint: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Required, NotRequired):
         return with_meta(args[0])
+    if not args:
+        return Annotated[hint, _FORMS[hint]] if hint in (datetime, time) else hint
     if origin is Annotated:
-        inner = with_meta(args[0])
-        metas = [_meta(found) for found in hint.__metadata__]
-        if inner is args[0] and all(a is b for a, b in zip(metas, hint.__metadata__, strict=True)):
-            return hint
-        # Subscribing with a tuple is how Annotated takes a list of any length.
-        return Annotated[(inner, *metas)]
+        return _with_own_meta(hint)
     inner_args = tuple(with_meta(arg) for arg in args)
     if all(a is b for a, b in zip(inner_args, args, strict=True)):
         return hint
     if origin in (Union, types.UnionType):
         return functools.reduce(operator.or_, inner_args)
     return origin[inner_args]
+
+
+def _with_own_meta(hint: Any) -> Any:
+    plain = get_args(hint)[0]
+    has_none = any(getattr(found, "tz", None) is False for found in hint.__metadata__)
+    inner = plain if has_none else with_meta(plain)
+    metas = [_meta(found) for found in hint.__metadata__]
+    if inner is plain and all(a is b for a, b in zip(metas, hint.__metadata__, strict=True)):
+        return hint
+    # Subscribing with a tuple is how Annotated takes a list of any length.
+    return Annotated[(inner, *metas)]
 
 
 def _meta(found: object) -> object:
