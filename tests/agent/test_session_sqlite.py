@@ -497,6 +497,28 @@ def test_several_processes_share_a_file(path: Path) -> None:
         assert [f"{name}-{number}" for number in range(20)] == mine
 
 
+@pytest.mark.parametrize("moment", range(1, 9))
+async def test_a_file_may_be_made_by_two_at_once(path: Path, moment: int) -> None:
+    """Whatever a store has looked at when another process makes the file, it goes on with it."""
+    statements = 0
+
+    class Slow(sqlite3.Connection):
+        def execute(self, *given: Any) -> sqlite3.Cursor:
+            nonlocal statements
+            statements += 1
+            if statements == moment and not self.in_transaction:
+                asyncio.run(made(path))
+            return super().execute(*given)
+
+    def connect(path: Path, busy_s: float) -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=busy_s, isolation_level=None, factory=Slow)
+
+    async with sessions(path, connect=connect) as store:
+        await store.append("mine", [user()], expected=0)
+        assert {"mine", "abc"} >= {info.id for info in await store.list()}
+        assert 1 == len(await store.read("mine"))
+
+
 async def test_a_copy_of_the_files_at_any_moment_is_whole(path: Path) -> None:
     """What lies on the disk after an acknowledgement holds all of it: a crash loses nothing."""
     async with sessions(path) as store:

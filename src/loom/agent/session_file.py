@@ -201,9 +201,10 @@ def _open(path: Path, connect: Connect, patience_s: float) -> sqlite3.Connection
 
 def _recognize(connection: sqlite3.Connection, path: Path) -> int:
     """Give the file's version, before anything in it is changed."""
+    # Tables first: a file that another process makes meanwhile has its id when it has tables.
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != _APPLICATION_ID:
         raise trouble_error(path, "foreign")
     if version > _VERSION:

@@ -236,9 +236,10 @@ def touch(path: Path) -> None:
 
 def _recognize(connection: sqlite3.Connection, path: Path) -> None:
     try:
+        # Tables first: a file that another process makes meanwhile has its id when it has tables.
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         raise unavailable(path, trouble_of(error), error) from error
     if tables and application != APPLICATION_ID:
