@@ -80,13 +80,15 @@ async def apart(work: Callable[[Stop], T], *, stops: set[Stop], name: str) -> T:
         except RuntimeError:
             return  # the loop was closed over our heads: nobody waits
 
-    stops.add(stop)
     thread = threading.Thread(target=main, name=name, daemon=True)
+    thread.start()
+    stops.add(stop)
     try:
-        thread.start()
         await _end_of(done, stop)
-        thread.join()
     finally:
+        # Without an end there was one all the same: the loop is being taken down.
+        stop.set()
+        thread.join()
         stops.discard(stop)
     return done.result()
 

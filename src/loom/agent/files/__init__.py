@@ -1,0 +1,1 @@
+"""What stands between a model's paths and a folder: the walk, reading, writing."""
