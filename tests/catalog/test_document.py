@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 
 from loom.catalog.lookup import STALE_AFTER_DAYS, TASKS, Catalog
-from loom.catalog.rows import Advice, Row
+from loom.catalog.rows import Advice, Default, Row
 from loom.core.model import Ability, ModelState
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -35,6 +35,8 @@ def test_every_key_of_a_row() -> None:
     assert sorted(Row.__struct_fields__) == sorted(keys)
     listed = TEXT[TEXT.index("`[[recommend]]` rows hold") :].split("\n\n")[0]
     assert set(Advice.__struct_fields__) == set(re.findall(r"`(\w+)`", listed))
+    listed = TEXT[TEXT.index("`[[default]]` rows name") :].split("\n\n")[0]
+    assert set(Default.__struct_fields__) == set(re.findall(r"`(\w+)`", listed))
 
 
 def test_words_that_a_key_takes() -> None:

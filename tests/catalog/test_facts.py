@@ -32,7 +32,7 @@ def test_days_are_dates_or_words() -> None:
     assert [Decimal("0.028")] * 3 == costs
 
 
-@pytest.mark.parametrize("model", ["nobody", "", "gpt-4", "voxtral-mini-tts-2603"])
+@pytest.mark.parametrize("model", ["nobody", "", "gpt-9", "gpt-6-sol", "voxtral-mini-tts-2603"])
 def test_unknown_is_none(model: str) -> None:
     """A model or a price that is not known costs None, never 0."""
     assert facts.cost(model, 100, 200, as_of="2026-11") is None

@@ -38,12 +38,18 @@ def test_unknown_model() -> None:
     """An unknown id is None, and so is a known one of another provider."""
     assert CATALOG.find("no-such-model", TODAY) is None
     assert CATALOG.find("mistral-large-latest", TODAY, provider="openai") is None
-    assert () == CATALOG.cards(TODAY, provider="openai")
+    assert () == CATALOG.cards(TODAY, provider="nobody")
 
 
 def test_cards_by_provider() -> None:
-    """Naming the only provider changes nothing."""
+    """Mistral's are meant unless another provider is named; None means all of them."""
     assert CATALOG.cards(TODAY) == CATALOG.cards(TODAY, provider="mistral")
+    assert {"openai"} == {card.provider for card in CATALOG.cards(TODAY, provider="openai")}
+    assert CATALOG.cards(TODAY, None) == (
+        *CATALOG.cards(TODAY, "mistral"),
+        *CATALOG.cards(TODAY, "openai"),
+    )
+    assert ("mistral", "openai") == CATALOG.providers()
 
 
 def test_many_days_are_forgotten_not_kept() -> None:

@@ -4,8 +4,8 @@ What a call costs: exact decimal arithmetic, no rounding of tokens and pages.
     cost = (plain * input + cached * cached_input + output * output) / 1,000,000
            + pages * per_page + seconds * per_audio_second
 
-times the batch factor, times the priority factor. A quantity without a rate makes the whole
-cost unknown; a quantity of zero needs no rate.
+times the batch factor, times the priority factor; the rates of a long prompt are higher with some
+models. A quantity without a rate makes the whole cost unknown; a quantity of zero needs no rate.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def cost(
         audio_seconds: Seconds of sound.
         pages: Pages read.
         batch: Whether it was a batch job.
-        tier: The tier that served; "priority" costs more.
+        tier: The tier that served; "priority" costs more, "flex" less, nobody wrote how much.
 
     Returns:
         US dollars, or None when a rate is unknown or a number makes no sense (negative, or more
@@ -72,7 +72,9 @@ def cost(
         total = _EXACT.add(total, more)
     if batch:
         total = _EXACT.multiply(total, price.batch_factor)
-    if tier == "priority":
+    if tier == "flex" or (tier == "priority" and price.priority_factor is None):
+        return None
+    if tier == "priority" and price.priority_factor is not None:
         total = _EXACT.multiply(total, price.priority_factor)
     return total
 
@@ -92,8 +94,12 @@ def _tokens(price: Price, plain: int, cached: int, output: int) -> Decimal | Non
     total = _EXACT.multiply(plain, plain_rate or _ZERO)
     if cached:
         total = _EXACT.fma(cached, cached_rate or _ZERO, total)
-    total = _EXACT.fma(output, output_rate or _ZERO, total)
-    return _EXACT.multiply(total, _MILLIONTH)
+    said = _EXACT.multiply(output, output_rate or _ZERO)
+    long = price.long_prompt_tokens
+    if long is not None and plain + cached > long:
+        total = _EXACT.multiply(total, price.long_input_factor)
+        said = _EXACT.multiply(said, price.long_output_factor)
+    return _EXACT.multiply(_EXACT.add(total, said), _MILLIONTH)
 
 
 def _pages_and_sound(price: Price, pages: int, seconds: int) -> Decimal | None:

@@ -1,5 +1,5 @@
 """
-Which model an id means on a day, and what was true of it then.
+Which model an id means on a day, and what was true of it then, for each vendor apart.
 
 A day comes from the caller (`on`): nothing here reads a clock or the environment.
 """
@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from loom.catalog.names import closest, looks_misspelt
-from loom.catalog.rows import Advice, Period, Sheet, overlaid, periods, read_sheet
+from loom.catalog.rows import Advice, Period, Sheet, periods, read_sheet
 from loom.core.errors import ConfigInvalid, InvalidRequest
 from loom.core.model import ModelCard
 
@@ -23,6 +23,9 @@ STALE_AFTER_DAYS = 90
 
 # Reference page, "Decision Tree".
 TASKS = ("development", "cost_sensitive", "high_volume", "complex_reasoning", "long_context")
+
+# One file a vendor; Mistral's first.
+_FILES = ("models.toml", "openai.toml")
 
 # A program asks for today, a ledger for its days: a quarter of a year fits. Ids come from callers,
 # so what is remembered of them is bounded too.
@@ -35,13 +38,9 @@ class Catalog:
 
     Args:
         sheet: The rows; `builtin()` and `with_overlay()` are the usual ways to get a catalogue.
-
-    Attributes:
-        smallest_window: Of all chat models on all days, in tokens: what fits it needs no look at
-            the model. 0 when no window is known.
     """
 
-    __slots__ = ("_days", "_periods", "_sheet", "_slips", "smallest_window")
+    __slots__ = ("_days", "_periods", "_sheet", "_slips", "_smallest")
 
     def __init__(self, sheet: Sheet) -> None:
         self._sheet = sheet
@@ -50,19 +49,24 @@ class Catalog:
         self._days: dict[tuple[date, str], Mapping[str, ModelCard]] = {}
         # Comparing an id with all others takes a millisecond, and it may come with every call.
         self._slips: dict[tuple[date, str, str], bool] = {}
-        cards = [one.card for one in self._periods]
-        # A user's row may name no abilities: it may be for chats.
-        chats = [card for card in cards if "chat" in card.abilities or not card.abilities]
-        windows = [card.context_window for card in chats if card.context_window is not None]
-        self.smallest_window = min(windows, default=0)
+        self._smallest: dict[str, int] = {}
+        for card in (one.card for one in self._periods):
+            # A user's row may name no abilities: it may be for chats.
+            window = card.context_window
+            if window is not None and ("chat" in card.abilities or not card.abilities):
+                least = self._smallest.get(card.provider, window)
+                self._smallest[card.provider] = min(least, window)
 
     @staticmethod
     @cache
     def builtin() -> Catalog:
         """The rows that come with this version; read at the first call, then kept."""
         # Not importlib.resources: it costs 60 ms to import, and wheels are unpacked on disk.
-        text = Path(__file__).with_name("models.toml").read_text(encoding="utf-8")
-        return Catalog(read_sheet(text, "models.toml"))
+        sheet = Sheet((), ())
+        for name in _FILES:
+            text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+            sheet = read_sheet(text, name).on_top_of(sheet)
+        return Catalog(sheet)
 
     def with_overlay(self, path: str | Path) -> Catalog:
         """
@@ -102,15 +106,68 @@ class Catalog:
         """
         return self._names(on, provider).get(model_id)
 
-    def cards(
-        self, on: date, provider: str | None = None, *, retired: bool = False
-    ) -> tuple[ModelCard, ...]:
+    def anywhere(self, model_id: str, on: date) -> ModelCard | None:
         """
-        All models of a day, in the catalogue's order.
+        What an id meant on a day, whoever served it: Mistral's before the others'.
+
+        Args:
+            model_id: The id, perhaps with its vendor before it: "openai:gpt-4o".
+            on: The day, UTC.
+
+        Returns:
+            The card, or None when the id meant nothing on that day.
+        """
+        vendor, _, rest = model_id.partition(":")
+        for provider in self.providers():
+            card = self.find(model_id, on, provider)
+            if card is None and provider == vendor:
+                card = self.find(rest, on, provider)
+            if card is not None:
+                return card
+        return None
+
+    def providers(self) -> tuple[str, ...]:
+        """Whose models are known, in the catalogue's order."""
+        return tuple(dict.fromkeys(one.card.provider for one in self._periods))
+
+    def default(self, on: date, provider: str) -> ModelCard | None:
+        """
+        The model of a vendor that is taken when nobody names one.
 
         Args:
             on: The day, UTC.
-            provider: Only this one's; None for all.
+            provider: The vendor.
+
+        Returns:
+            Its card; None when no row names one for that day.
+        """
+        rows = [row for row in self._sheet.defaults if row.provider == provider]
+        held = [row for row in rows if row.valid_from <= on]
+        # A later row of the same day is a user's.
+        latest = max(enumerate(held), key=lambda pair: (pair[1].valid_from, pair[0]), default=None)
+        return None if latest is None else self.find(latest[1].model, on, provider)
+
+    def smallest_window(self, provider: str) -> int:
+        """
+        The smallest window of a vendor's chat models on all days: what fits it fits them all.
+
+        Args:
+            provider: Who serves them.
+
+        Returns:
+            Tokens; 0 when no window is known.
+        """
+        return self._smallest.get(provider, 0)
+
+    def cards(
+        self, on: date, provider: str | None = "mistral", *, retired: bool = False
+    ) -> tuple[ModelCard, ...]:
+        """
+        All models of a vendor on a day, in the catalogue's order.
+
+        Args:
+            on: The day, UTC.
+            provider: Who serves them; None for the models of all.
             retired: Whether models that had been retired by then are wanted too.
 
         Returns:
@@ -222,7 +279,7 @@ class Catalog:
         oldest = on - timedelta(days=STALE_AFTER_DAYS)
         return tuple(
             card
-            for card in self.cards(on)
+            for card in self.cards(on, None)
             if card.checked_on is not None and card.checked_on < oldest
         )
 
@@ -255,10 +312,5 @@ class Catalog:
 # Every client and every question reads the user's file anew; only a changed one is parsed again.
 @lru_cache(maxsize=4)
 def _laid_over(below: Catalog, text: str, file: str, origin: str) -> Catalog:
-    top = read_sheet(text, file, origin)
-    return Catalog(
-        Sheet(
-            overlaid(below._sheet.entries, top.entries),  # noqa: SLF001 - a catalogue of ours
-            below._sheet.advice + top.advice,  # noqa: SLF001 - the same
-        )
-    )
+    sheet = below._sheet  # noqa: SLF001 - a catalogue of ours
+    return Catalog(read_sheet(text, file, origin).on_top_of(sheet))

@@ -17,7 +17,17 @@ from loom.catalog.template import TEMPLATES
 from loom.core.errors import ConfigInvalid
 from loom.core.model import Ability, ModelCard, ModelState, Price
 
-__all__ = ["Advice", "Entry", "Period", "Row", "Sheet", "overlaid", "periods", "read_sheet"]
+__all__ = [
+    "Advice",
+    "Default",
+    "Entry",
+    "Period",
+    "Row",
+    "Sheet",
+    "overlaid",
+    "periods",
+    "read_sheet",
+]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +51,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     per_page: Decimal | None = None
     per_audio_minute: Decimal | None = None
     batch_factor: Decimal = Decimal("0.5")
-    priority_factor: Decimal = Decimal("1.75")
+    priority_factor: Decimal | None = None
+    long_prompt: int | None = None
+    long_input_factor: Decimal = Decimal(1)
+    long_output_factor: Decimal = Decimal(1)
     context_window: int | None = None
     max_output: int | None = None
     abilities: frozenset[Ability] = frozenset()
@@ -83,6 +96,25 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     source: str = ""
 
 
+class Default(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The model of a vendor that is taken when nobody names one, from a day on.
+
+    Attributes:
+        provider: The vendor.
+        model: The id or alias to take.
+        reason: Why this one.
+        valid_from: First day.
+        source: Where the reason stands.
+    """
+
+    provider: str
+    model: str
+    reason: str = ""
+    valid_from: date = date.min
+    source: str = ""
+
+
 class Entry(NamedTuple):
     """
     A row before inheritance: what was written, and in which overlay (empty: built in).
@@ -103,10 +135,28 @@ class Sheet(NamedTuple):
     Attributes:
         entries: The `[[model]]` tables, in the file's order.
         advice: The `[[recommend]]` tables, in the file's order.
+        defaults: The `[[default]]` tables, in the file's order.
     """
 
     entries: tuple[Entry, ...]
     advice: tuple[Advice, ...]
+    defaults: tuple[Default, ...] = ()
+
+    def on_top_of(self, below: Sheet) -> Sheet:
+        """
+        These rows laid over others.
+
+        Args:
+            below: The others.
+
+        Returns:
+            All rows, as `overlaid` joins them.
+        """
+        return Sheet(
+            overlaid(below.entries, self.entries),
+            below.advice + self.advice,
+            below.defaults + self.defaults,
+        )
 
 
 class Period(NamedTuple):
@@ -145,7 +195,7 @@ class Period(NamedTuple):
         return msgspec.structs.replace(card, retires_on=None, replacement=None)
 
 
-_Table = TypeVar("_Table", Row, Advice)
+_Table = TypeVar("_Table", Row, Advice, Default)
 
 _PRICE_KEYS = frozenset(
     {
@@ -157,8 +207,12 @@ _PRICE_KEYS = frozenset(
         "per_audio_minute",
         "batch_factor",
         "priority_factor",
+        "long_input_factor",
+        "long_output_factor",
     }
 )
+# Mistral's; what another vendor's priority tier costs is in its rows, or unknown.
+_PRIORITY_FACTOR = {"mistral": Decimal("1.75")}
 
 # Rows are read once and kept: a low precision that a caller has set just then must not stay.
 _EXACT = Context(prec=28)
@@ -190,8 +244,10 @@ def read_sheet(text: str, file: str, origin: str = "") -> Sheet:
         tables = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{file}: not TOML: {error}") from error
-    for key in tables.keys() - {"model", "recommend"}:
-        raise ConfigInvalid(f"{file}: unknown table {key!r}: use [[model]] or [[recommend]]")
+    for key in tables.keys() - {"model", "recommend", "default"}:
+        raise ConfigInvalid(
+            f"{file}: unknown table {key!r}: use [[model]], [[recommend]] or [[default]]"
+        )
     entries = []
     for place, written in _numbered(tables, "model", file):
         _check(_converted(written, Row, place), place)
@@ -200,7 +256,10 @@ def read_sheet(text: str, file: str, origin: str = "") -> Sheet:
         _converted(written, Advice, place)
         for place, written in _numbered(tables, "recommend", file)
     ]
-    return Sheet(tuple(entries), tuple(advice))
+    defaults = [
+        _converted(written, Default, place) for place, written in _numbered(tables, "default", file)
+    ]
+    return Sheet(tuple(entries), tuple(advice), tuple(defaults))
 
 
 def _numbered(tables: dict[str, Any], kind: str, file: str) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -210,7 +269,7 @@ def _numbered(tables: dict[str, Any], kind: str, file: str) -> Iterable[tuple[st
     for number, written in enumerate(found, 1):
         if not isinstance(written, dict):
             raise ConfigInvalid(f"{file}: {kind} row {number} is no table: write [[{kind}]]")
-        name = written.get("id", written.get("task", "?"))
+        name = written.get("id") or written.get("task") or written.get("provider", "?")
         yield f"{file}: {kind} row {number} ({name!r})", written
 
 
@@ -230,7 +289,7 @@ def _check(row: Row, place: str) -> None:
         amount = getattr(row, field)
         if amount is not None and not (amount.is_finite() and amount >= 0):
             raise ConfigInvalid(f"{place}, field {field!r}: {amount} is no price")
-    for field in ("context_window", "max_output"):
+    for field in ("context_window", "max_output", "long_prompt"):
         tokens = getattr(row, field)
         if tokens is not None and tokens < 1:
             raise ConfigInvalid(f"{place}, field {field!r}: {tokens} is no number of tokens")
@@ -334,7 +393,12 @@ def _price(row: Row, origin: str) -> Price:
         usd_per_page=row.per_page,
         usd_per_audio_second=None if minute is None else _EXACT.divide(minute, 60),
         batch_factor=row.batch_factor,
-        priority_factor=row.priority_factor,
+        priority_factor=_PRIORITY_FACTOR.get(row.provider)
+        if row.priority_factor is None
+        else row.priority_factor,
+        long_prompt_tokens=row.long_prompt,
+        long_input_factor=row.long_input_factor,
+        long_output_factor=row.long_output_factor,
         valid_from=row.valid_from,
         source=row.source or origin,
         checked_on=row.checked_on,

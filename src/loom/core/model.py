@@ -43,7 +43,11 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         usd_per_page: Per page read (OCR).
         usd_per_audio_second: Per second of sound.
         batch_factor: What a batch pays of the normal price.
-        priority_factor: What the priority tier pays of the normal price.
+        priority_factor: What the priority tier pays of the normal price; None when unknown.
+        long_prompt_tokens: Prompts of more tokens pay the factors below, for all of their tokens;
+            None: the price is the same for all.
+        long_input_factor: What the input of such a call pays of the normal price, cached or not.
+        long_output_factor: The same for its output.
         valid_from: First day of the row, UTC; None when it was not published.
         source: Where the numbers stand.
         checked_on: When somebody last compared them with the source.
@@ -56,7 +60,10 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_page: Decimal | None = None
     usd_per_audio_second: Decimal | None = None
     batch_factor: Decimal = Decimal("0.5")
-    priority_factor: Decimal = Decimal("1.75")
+    priority_factor: Decimal | None = Decimal("1.75")
+    long_prompt_tokens: int | None = None
+    long_input_factor: Decimal = Decimal(1)
+    long_output_factor: Decimal = Decimal(1)
     valid_from: date | None = None
     source: str = ""
     checked_on: date | None = None

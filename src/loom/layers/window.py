@@ -174,7 +174,7 @@ class Fitting(Layer):
         self._clock = clock
         self._as_of = as_of
         self._fit: Fit = fit
-        self._smallest_window = catalog.smallest_window
+        self._smallest_window = catalog.smallest_window(inner.name)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """
