@@ -10,14 +10,14 @@ from typing import Any, ClassVar, TypeAlias
 from loom.agent.events import AgentEvent
 from loom.agent.limits import AgentLimits
 from loom.agent.runtime import AgentRuntime
-from loom.core.ambient import Clock
+from loom.core.ambient import Clock, SystemDice
 from loom.core.errors import LoomError
 from loom.core.messages import Message, ToolCall
 from loom.core.request import ChatRequest, ToolSpec
 from loom.core.response import Choice, LLMResponse, Usage
 from loom.providers.scripted import ScriptedProvider
 from loom.shuttle.tool import Tool
-from loom.testing import FakeClock, FakeDice
+from loom.testing import FakeClock
 from loom.wire.mistral.dialect import MistralDialect
 
 MODEL = "mistral-small-latest"
@@ -93,7 +93,7 @@ class Rig:
         self.provider = ScriptedProvider(script, model=MODEL)
         self.clock = clock or FakeClock(auto=True)
         self.runtime = AgentRuntime(
-            self.provider, clock=self.clock, dice=FakeDice(), tools=tools, limits=limits, **more
+            self.provider, clock=self.clock, dice=SystemDice(1), tools=tools, limits=limits, **more
         )
 
     @property

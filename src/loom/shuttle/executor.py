@@ -174,7 +174,11 @@ class Executor:
         try:
             batch.admit(calls, self._prepared)
             while left:
-                if batch.ready and (self._ends() or batch.running < self._max_parallel):
+                if batch.results:
+                    # First: what is done is told, and written down, before more is begun.
+                    left -= 1
+                    yield batch.results.popleft()
+                elif batch.ready and (self._ends() or batch.running < self._max_parallel):
                     entry = batch.ready.popleft()
                     if not self._ends():
                         yield ToolBegun(entry.job.call)
@@ -182,9 +186,6 @@ class Executor:
                         batch.refuse(entry, ToolFailed("the executor is closed"))
                     else:
                         batch.begin(entry)
-                elif batch.results:
-                    left -= 1
-                    yield batch.results.popleft()
                 else:
                     await batch.news()
         finally:
