@@ -64,6 +64,8 @@ class FunctionTool(DecodingTool, Generic[P, R]):
         ValueError: If another argument is out of its range.
     """
 
+    __name__: str
+
     def __init__(
         self,
         function: Callable[P, R],
