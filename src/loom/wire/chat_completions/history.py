@@ -76,7 +76,7 @@ def _keeps_id(call_id: str) -> bool:
 
 def _portable(message: Message, position: int, repairs: list[str]) -> Message:
     content = message.content
-    if content is None or isinstance(content, str):
+    if message.role != "assistant" or content is None or isinstance(content, str):
         return message
     kept = tuple(p for p in content if not isinstance(p, ThinkingPart | ReferencePart))
     if len(kept) == len(content):
