@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom.wire.headers import rate_limit_state, request_id, retry_after_s
+from loom.wire.headers import demands_retry, rate_limit_state, request_id, retry_after_s
 from loom.wire.mistral.errors import decode_error_reply
 
 
@@ -124,3 +124,25 @@ def test_a_server_may_say_that_trying_again_is_no_use(value: str, *, refused: bo
     """`x-should-retry: false` makes an error final, whatever its status."""
     error = decode_error_reply(503, {"x-should-retry": value}, b"{}")
     assert refused == (not error.retryable)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("6m0s", 360.0), ("1s", 1.0), ("17ms", 0.017), ("8.64s", 8.64), ("1h2m3s", 3723.0),
+        ("1d", 86_400.0), ("", None), ("soon", None), ("5", None),
+    ],
+)  # fmt: skip
+def test_openais_resets_are_durations(text: str, seconds: float | None) -> None:
+    """The later of requests and tokens counts; what is no duration counts as not said."""
+    alone = rate_limit_state({"x-ratelimit-reset-tokens": text})
+    assert seconds == alone.reset_s
+    both = {"x-ratelimit-reset-tokens": text, "x-ratelimit-reset-requests": "1h"}
+    assert max(3600.0, seconds or 0.0) == rate_limit_state(both).reset_s
+
+
+def test_a_server_may_say_that_trying_again_helps() -> None:
+    """`x-should-retry: true`, and nothing else."""
+    assert demands_retry({"x-should-retry": " True "})
+    assert not demands_retry({"x-should-retry": "false"})
+    assert not demands_retry({})
