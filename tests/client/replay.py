@@ -26,6 +26,7 @@ class Replay:
         self._body = b""
         self._clean = True
         self._kind = ""
+        self._next: list[Exchange] = []
 
     def answer(self, exchange: Exchange) -> None:
         """From now on, answer with this exchange."""
@@ -33,6 +34,10 @@ class Replay:
         self._body, self._clean = exchange.body, True
         # Some recorders kept the body only.
         self._kind = "text/event-stream" if exchange.stream else "application/json"
+
+    def answers(self, *exchanges: Exchange) -> None:
+        """Answer the next requests with these, one after the other."""
+        self._next = list(exchanges)
 
     def cut(self, exchange: Exchange, size: int, *, clean: bool) -> None:
         """From now on, answer with the first `size` bytes of this exchange."""
@@ -49,6 +54,8 @@ class Replay:
                     int(line.split(":")[1]) for line in lines if line.startswith("content-length")
                 )
                 self.requests.append(json.loads(await reader.readexactly(size)))
+                if self._next:
+                    self.answer(self._next.pop(0))
                 writer.write(self._reply())
                 await writer.drain()
                 if not self._clean:
