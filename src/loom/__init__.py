@@ -17,9 +17,18 @@ from typing import TYPE_CHECKING
 from loom.core.version import VERSION
 
 if TYPE_CHECKING:
-    from loom.client.aio import AsyncMistral
-    from loom.client.blocking import Mistral, Stream
-    from loom.client.facts import cost, models, recommend
+    from loom.agent.events import CallCompleted, Done, Summarised, ToolFinished, ToolStarted
+    from loom.agent.limits import AgentLimits
+    from loom.agent.response import AgentResponse
+    from loom.agent.session import SessionInfo, SessionStore
+    from loom.agent.session_memory import MemorySessions
+    from loom.agent.session_sqlite import SQLiteSessions
+    from loom.client.agent import AsyncAgent, AsyncAgentStream
+    from loom.client.agent_blocking import Agent, AgentStream
+    from loom.client.aio import AsyncMistral, AsyncOpenAI
+    from loom.client.blocking import Mistral, OpenAI, Stream
+    from loom.client.builder import AgentBuilder
+    from loom.client.facts import cost, models, provider, recommend
     from loom.client.stream import AsyncStream
     from loom.core.errors import (
         BudgetExceeded,
@@ -106,18 +115,29 @@ if TYPE_CHECKING:
     from loom.ledger.budgets import Budget
     from loom.ledger.contract import Ledger
     from loom.shuttle.function import tool
+    from loom.shuttle.mcp import McpServer, mcp
     from loom.shuttle.permission import Permissions
     from loom.shuttle.result import ToolResult, tool_result_message
+    from loom.shuttle.source import ToolSource
     from loom.shuttle.tool import Tool
 
 __all__ = [
+    "Agent",
+    "AgentBuilder",
+    "AgentLimits",
+    "AgentResponse",
+    "AgentStream",
+    "AsyncAgent",
+    "AsyncAgentStream",
     "AsyncMistral",
+    "AsyncOpenAI",
     "AsyncStream",
     "Attempt",
     "AudioPart",
     "Breaker",
     "Budget",
     "BudgetExceeded",
+    "CallCompleted",
     "CallerError",
     "CapacityExceeded",
     "ChatRequest",
@@ -129,6 +149,7 @@ __all__ = [
     "ContentBlocked",
     "ContextTooLong",
     "DocumentPart",
+    "Done",
     "Fallback",
     "FilePart",
     "Finished",
@@ -145,11 +166,14 @@ __all__ = [
     "Limiter",
     "LoomError",
     "MalformedReply",
+    "McpServer",
+    "MemorySessions",
     "Message",
     "Mistral",
     "ModelCard",
     "ModelNotFound",
     "NamedTool",
+    "OpenAI",
     "OutputInvalid",
     "PartReceived",
     "Partial",
@@ -174,14 +198,18 @@ __all__ = [
     "RetryPolicy",
     "RetryQuota",
     "Route",
+    "SQLiteSessions",
     "Secret",
     "Sending",
     "ServiceUnavailable",
+    "SessionInfo",
+    "SessionStore",
     "SessionUnavailable",
     "Stream",
     "StreamEvent",
     "StreamStalled",
     "StreamTruncated",
+    "Summarised",
     "TLSFailed",
     "Telemetry",
     "TextDelta",
@@ -201,9 +229,12 @@ __all__ = [
     "ToolDenied",
     "ToolError",
     "ToolFailed",
+    "ToolFinished",
     "ToolNotFound",
     "ToolResult",
+    "ToolSource",
     "ToolSpec",
+    "ToolStarted",
     "ToolTimedOut",
     "UnexpectedRedirect",
     "Unreachable",
@@ -213,7 +244,9 @@ __all__ = [
     "VendorError",
     "__version__",
     "cost",
+    "mcp",
     "models",
+    "provider",
     "recommend",
     "tool",
     "tool_result_message",
@@ -224,10 +257,35 @@ __version__ = VERSION
 # Which module holds each name; the block above says the same to type checkers, and a test
 # (tests/test_exported_members.py) compares the two.
 _HOMES = {
-    "loom.client.aio": ("AsyncMistral",),
+    "loom.shuttle.source": ("ToolSource",),
+    "loom.client.builder": ("AgentBuilder",),
+    "loom.client.agent_blocking": (
+        "Agent",
+        "AgentStream",
+    ),
+    "loom.client.agent": (
+        "AsyncAgent",
+        "AsyncAgentStream",
+    ),
+    "loom.agent.session_sqlite": ("SQLiteSessions",),
+    "loom.agent.session_memory": ("MemorySessions",),
+    "loom.agent.session": (
+        "SessionInfo",
+        "SessionStore",
+    ),
+    "loom.agent.response": ("AgentResponse",),
+    "loom.agent.limits": ("AgentLimits",),
+    "loom.agent.events": (
+        "CallCompleted",
+        "Done",
+        "Summarised",
+        "ToolFinished",
+        "ToolStarted",
+    ),
+    "loom.client.aio": ("AsyncMistral", "AsyncOpenAI"),
     "loom.client.stream": ("AsyncStream",),
-    "loom.client.blocking": ("Mistral", "Stream"),
-    "loom.client.facts": ("cost", "models", "recommend"),
+    "loom.client.blocking": ("Mistral", "OpenAI", "Stream"),
+    "loom.client.facts": ("cost", "models", "provider", "recommend"),
     "loom.core.errors": (
         "BudgetExceeded",
         "CallerError",
@@ -313,6 +371,7 @@ _HOMES = {
     "loom.layers.retry_policy": ("RetryPolicy", "RetryQuota"),
     "loom.layers.trace": ("Telemetry",),
     "loom.shuttle.function": ("tool",),
+    "loom.shuttle.mcp": ("McpServer", "mcp"),
     "loom.shuttle.permission": ("Permissions",),
     "loom.shuttle.result": ("ToolResult", "tool_result_message"),
     "loom.shuttle.tool": ("Tool",),
