@@ -267,6 +267,15 @@ def test_vault_gives_the_field(path: str, vault: dict[str, object]) -> None:
     assert f"vault:{path}#mistral_api_key" == found.source
 
 
+def test_vault_gives_no_vendor_the_key_of_another(vault: dict[str, object]) -> None:
+    """The field of the settings holds Mistral's key; OpenAI's lies in a field of its own."""
+    vault["/v1/secret/data/team/looms"] = {"mistral_api_key": "not-for-others", "k": CANARY}
+    settings = Settings(vault=VaultSettings(path="secret/team/looms", field="k"))
+    assert CANARY == find_api_key(settings=settings).secret.reveal()
+    with pytest.raises(InvalidAPIKey, match="vault:secret/team/looms#openai_api_key"):
+        find_api_key(name="openai_api_key", settings=settings)
+
+
 def test_openbao_names_work_too(vault: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     """BAO_ADDR and BAO_TOKEN stand for VAULT_ADDR and VAULT_TOKEN."""
     vault["/v1/secret/data/team/looms"] = {"mistral_api_key": CANARY}

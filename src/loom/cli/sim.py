@@ -147,12 +147,12 @@ def sim(terminal: Terminal, /, *, pace: float | None, **options: Any) -> None:
 
 
 def _upstream(given: str | None) -> str:
-    from loom.config.assemble import MISTRAL_BASE_URL  # noqa: PLC0415 - start-up time
     from loom.config.load import load_settings, normalise_base_url  # noqa: PLC0415 - the same
+    from loom.config.vendors import MISTRAL  # noqa: PLC0415 - start-up time
 
     if given is not None:
         return normalise_base_url(given)
-    return load_settings().base_url or MISTRAL_BASE_URL
+    return load_settings().base_url or MISTRAL.base_url
 
 
 def _welcome(base_url: str, api_key: str) -> str:

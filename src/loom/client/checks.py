@@ -17,6 +17,7 @@ __all__ = [
     "checked_fit",
     "checked_flag",
     "checked_number",
+    "checked_temperature",
     "checked_timeouts",
     "kind_of",
 ]
@@ -102,6 +103,22 @@ def checked_number(name: str, value: Any) -> Any:
             bounds = f"between {low:g} and {high:g}" if closed else f"above {low:g}, up to {high:g}"
         raise InvalidRequest(f"'{name}' must be {bounds}")
     return value
+
+
+def checked_temperature(value: Any) -> Any:
+    """
+    How tokens are drawn.
+
+    Args:
+        value: 0 to 2; None: as the vendor does it, and nothing is sent.
+
+    Returns:
+        The value itself.
+
+    Raises:
+        InvalidRequest: If it is neither.
+    """
+    return None if value is None else checked_number("temperature", value)
 
 
 def checked_timeouts(base: Timeouts, limits: Mapping[str, float | timedelta]) -> Timeouts:

@@ -8,7 +8,13 @@ from typing import Any
 import msgspec
 
 from loom.client.attribution import ATTRIBUTES, attributed
-from loom.client.checks import checked_fit, checked_flag, checked_number, checked_timeouts
+from loom.client.checks import (
+    checked_fit,
+    checked_flag,
+    checked_number,
+    checked_temperature,
+    checked_timeouts,
+)
 from loom.core.request import Attribution, Fit, Timeouts
 
 __all__ = ["Defaults", "changed_defaults"]
@@ -16,7 +22,7 @@ __all__ = ["Defaults", "changed_defaults"]
 _LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "max_tokens": lambda value: checked_number("max_tokens", value),
-    "temperature": lambda value: checked_number("temperature", value),
+    "temperature": checked_temperature,
     "fit": checked_fit,
     "skip_bad_events": lambda value: checked_flag("skip_bad_events", value),
 }
@@ -29,7 +35,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: The model's id or alias.
         max_tokens: The longest answer.
-        temperature: How tokens are drawn.
+        temperature: How tokens are drawn; None: as the vendor does it.
         timeouts: Limits by phase.
         fit: What happens to a request beyond the model's window.
         skip_bad_events: Whether an event of a stream that cannot be read is left out.

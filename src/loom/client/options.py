@@ -27,6 +27,7 @@ from loom.client.defaults import Defaults
 from loom.client.output import output_format
 from loom.core.errors import InvalidRequest, ModelNotFound
 from loom.core.messages import Message
+from loom.core.model import ModelCard
 from loom.core.request import (
     ChatRequest,
     NamedTool,
@@ -97,6 +98,8 @@ def build_request(
     defaults: Defaults,
     catalog: Catalog,
     on: date,
+    vendor: str = "mistral",
+    own: bool = True,
 ) -> ChatRequest:
     """
     A request from what a caller wrote.
@@ -108,6 +111,9 @@ def build_request(
         defaults: What holds where the call says nothing.
         catalog: Knows the models.
         on: The day whose models hold.
+        vendor: Whose models are asked.
+        own: Whether the vendor itself is asked: another server that speaks as it does has models
+            of its own, and none is taken for a misspelling.
 
     Returns:
         The request, not yet for a stream.
@@ -119,11 +125,12 @@ def build_request(
     model = options.get("model")
     if model is None:
         model = defaults.model
-    if type(model) is not str or catalog.find(model, on) is None:
-        _check_model(model, catalog, on)
+    card = catalog.find(model, on, vendor) if type(model) is str else None
+    if card is None:
+        _check_model(model, catalog, on, vendor, own=own)
     if not options and not tools:
         # The common call says nothing but its messages; what the client was made with is checked.
-        _check_length(defaults.max_tokens, model, catalog, on)
+        _check_length(defaults.max_tokens, model, card)
         return ChatRequest(
             model=model,
             messages=coerce_messages(messages),
@@ -142,7 +149,7 @@ def build_request(
             drawn[name] = checked_number(name, value)
         elif name in _TYPES:
             _check_type(name, value)
-    _check_length(drawn["max_tokens"], model, catalog, on)
+    _check_length(drawn["max_tokens"], model, card)
     if "stop" in given:
         drawn["stop"] = _stop(given["stop"])
     specs = () if tools is None else tool_specs(_listed("tools", tools))
@@ -223,23 +230,23 @@ def _check_names(options: Mapping[str, Any]) -> None:
         )
 
 
-def _check_model(model: Any, catalog: Catalog, on: date) -> None:
+def _check_model(model: Any, catalog: Catalog, on: date, vendor: str, *, own: bool) -> None:
     if not isinstance(model, str) or not model.strip():
         raise InvalidRequest(f"'model' must be a model id that is not empty, not {kind_of(model)}")
     if model != model.strip() or not model.isprintable():
         raise InvalidRequest(f"'model' must hold no white space around it: {model!r}")
-    if catalog.misspelt(model, on):
-        near = ", ".join(repr(name) for name in catalog.nearest(model, on))
+    if own and catalog.misspelt(model, on, vendor):
+        near = ", ".join(repr(name) for name in catalog.nearest(model, on, provider=vendor))
         raise ModelNotFound(f"unknown model {model!r}; did you mean {near}?", model=model)
 
 
-def _check_length(max_tokens: int | None, model: str, catalog: Catalog, on: date) -> None:
-    if max_tokens is None or max_tokens <= _LONGEST_ANSWER:
+def _check_length(max_tokens: int | None, model: str, card: ModelCard | None) -> None:
+    if card is None or max_tokens is None:
         return
-    card = catalog.find(model, on)
-    window = None if card is None else card.context_window
-    limit = max(_LONGEST_ANSWER, window or 0)
-    if card is not None and max_tokens > limit:
+    limit = card.max_output
+    if limit is None or card.provider == "mistral":
+        limit = max(_LONGEST_ANSWER, card.context_window or 0)
+    if max_tokens > limit:
         raise InvalidRequest(f"'max_tokens' must be between 1 and {limit} for {model!r}")
 
 

@@ -1,20 +1,17 @@
-"""What stands around a client, as callers write it: keys, retries, routes, limits, money."""
+"""What stands around a client, as callers write it: retries, routes, limits, money."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from loom.config.secrets import find_api_key
-from loom.config.settings import Settings
 from loom.config.surroundings import Surroundings
 from loom.core.ambient import Clock
 from loom.core.errors import ConfigInvalid
 from loom.core.provider import LLMProvider
 from loom.core.route import Fallback, Route, RouteLike
-from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
 from loom.layers.limit_rate import RateLimit
 from loom.layers.limiter import Limiter
@@ -22,7 +19,7 @@ from loom.layers.retry_policy import RetryPolicy
 from loom.layers.trace import Telemetry
 from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
-from loom.providers.key import Key
+from loom.providers.key import KeyLike
 
 __all__ = [
     "SURROUNDING",
@@ -31,7 +28,6 @@ __all__ = [
     "KeyLike",
     "changed_surroundings",
     "checked_surroundings",
-    "find_key",
 ]
 
 FallbackLike: TypeAlias = RouteLike | Iterable[RouteLike] | Fallback
@@ -39,31 +35,6 @@ FallbackLike: TypeAlias = RouteLike | Iterable[RouteLike] | Fallback
 
 BudgetLike: TypeAlias = Budget | Decimal | str | int | Iterable[Budget | Decimal | str | int]
 """One budget or several; an amount alone limits all calls of the client."""
-
-KeyLike: TypeAlias = str | Secret | Callable[[], str | Secret]
-"""A key, or a function that gives it."""
-
-
-def find_key(given: KeyLike | None, settings: Settings) -> Key:
-    """
-    Find a key, and where to look for it again when the vendor refuses it.
-
-    Args:
-        given: The caller's own, or a function that gives it; None: look for one.
-        settings: Which places to ask.
-
-    Returns:
-        The key.
-
-    Raises:
-        InvalidAPIKey: If there is none, or it cannot be one.
-    """
-    if given is None:
-        return _sought(lambda: find_api_key(None, settings=settings).secret)
-    if callable(given):
-        give = given
-        return _sought(lambda: find_api_key(give(), settings=settings).secret)
-    return Key(find_api_key(given, settings=settings).secret)
 
 
 def checked_surroundings(given: Mapping[str, Any], clock: Clock) -> Surroundings:
@@ -175,10 +146,6 @@ def _ledger(given: Any, clock: Clock, *, needed: bool) -> tuple[Ledger | None, b
             f"'ledger' must be 'sqlite:///FILE', a path or a ledger, not {_kind(given)}"
         )
     return given, False
-
-
-def _sought(find: Callable[[], Secret]) -> Key:
-    return Key(find(), find)
 
 
 def _fallback(given: Any) -> Fallback | None:

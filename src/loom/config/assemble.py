@@ -23,14 +23,15 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from loom.catalog.lookup import Catalog
-from loom.config.load import normalise_base_url, user_file, wants_latest_genai_names
-from loom.config.secrets import find_api_key
+from loom.config.load import user_file, wants_latest_genai_names
+from loom.config.places import Place, place_beside
 from loom.config.surroundings import Surroundings
+from loom.config.vendors import Vendor, find_vendor
 from loom.core.ambient import Clock, Dice, SystemDice
 from loom.core.errors import ConfigInvalid
 from loom.core.model import ModelCard
@@ -45,22 +46,16 @@ from loom.layers.retry import Retrying
 from loom.layers.trace import Tracing
 from loom.layers.window import Fitting, Window
 from loom.providers.fallback import Branch, FallingBack
-from loom.providers.key import Key
 from loom.providers.wired import Endpoint, WiredProvider
 from loom.transport.contract import Transport
 from loom.wire.dialect import Dialect
-from loom.wire.mistral.dialect import MistralDialect
 
-__all__ = [
-    "MISTRAL_BASE_URL",
-    "Assembled",
-    "assemble_mistral",
-    "load_catalog",
-    "overlay_file",
-]
+__all__ = ["Assembled", "Elsewhere", "assemble", "load_catalog", "overlay_file"]
 
-MISTRAL_BASE_URL = "https://api.mistral.ai/v1"
-"""Source: contract/mistral.md section 1."""
+Elsewhere: TypeAlias = Callable[[Vendor, Route], Place]
+"""Finds where a route to another vendor leads."""
+
+_Scope: TypeAlias = Callable[[], tuple[str, str]]
 
 _log = logging.getLogger("loom.catalog")
 _warned: set[str] = set()
@@ -83,12 +78,14 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
     as_of: date | None = None
 
 
-def assemble_mistral(
+def assemble(
+    vendor: Vendor,
     *,
-    key: Key,
+    place: Place,
     model: str,
-    base_url: str = MISTRAL_BASE_URL,
+    elsewhere: Elsewhere,
     headers: Mapping[str, str] | None = None,
+    dialect: Dialect | None = None,
     transport: Transport,
     clock: Clock,
     dice: Dice | None = None,
@@ -97,14 +94,16 @@ def assemble_mistral(
     surroundings: Surroundings = Surroundings(),  # noqa: B008 - a frozen value
 ) -> Assembled:
     """
-    A Mistral provider with its layers.
+    A vendor's provider with its layers.
 
     Args:
-        key: Sent as the bearer token, to `base_url` only.
+        vendor: Who is asked.
+        place: Where, and as whom.
         model: The model when a request names none.
-        base_url: Ends in `/v1`.
-        headers: Sent with each request, beside ours.
-        transport: The door to the vendor; closed with the provider.
+        elsewhere: Finds where the routes to other vendors lead.
+        headers: Sent with each request to this vendor, beside ours.
+        dialect: How the client's own place is spoken to; None: as the vendor is.
+        transport: The door to the vendors; closed with the provider.
         clock: Tells time to every layer.
         dice: Draws the jitter of waits.
         as_of: The day whose models and prices hold; None: the day of each call.
@@ -116,31 +115,24 @@ def assemble_mistral(
 
     Raises:
         ConfigInvalid: If a header or a route is not one, or the user's price file is malformed.
+        InvalidAPIKey: If there is no key for a route to another vendor.
     """
     catalog = load_catalog()
     if billed:
-        _warn_if_stale(catalog, model, clock.now().date())
-    dialect = MistralDialect()
-    window = Window(dialect, _count_prompt)
-
-    def group(model: str) -> str:
-        # The vendor counts for a model, whatever alias it was asked by.
-        card = catalog.find(model, as_of or clock.now().date())
-        return model if card is None else card.id
-
+        _warn_if_stale(catalog, vendor.name, model, clock.now().date())
+    dialect = dialect or vendor.dialect(place.own)
     assembly = _Assembly(
-        key=key,
+        vendor=vendor,
+        place=place,
         model=model,
-        base_url=base_url,
+        elsewhere=elsewhere,
         headers=_checked_headers(headers or {}),
         dialect=dialect,
         transport=transport,
         clock=clock,
         dice=dice or SystemDice(),
-        fitting=lambda inner: Fitting(
-            inner, window=window, catalog=catalog, clock=clock, as_of=as_of
-        ),
-        group=group,
+        catalog=catalog,
+        as_of=as_of,
         surroundings=surroundings,
     )
     around: list[LayerFactory] = [
@@ -149,10 +141,12 @@ def assemble_mistral(
             clock=clock,
             telemetry=surroundings.telemetry,
             old_metrics=not wants_latest_genai_names(),
+            title=vendor.title,
         )
     ]
     ledger = surroundings.ledger
     if ledger is not None:
+        key = place.key
         around.append(
             lambda inner: Accounting(
                 inner,
@@ -161,7 +155,7 @@ def assemble_mistral(
                 catalog=catalog,
                 clock=clock,
                 as_of=as_of,
-                scope=lambda: ("", key.fingerprint),
+                scope=lambda: ("", "" if key is None else key.fingerprint),
                 client=surroundings.client,
                 owned=surroundings.owned,
             )
@@ -171,22 +165,24 @@ def assemble_mistral(
         *around,
         lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of),
     )
+    window = Window(dialect, _count_prompt)
     return Assembled(provider=provider, catalog=catalog, window=window, as_of=as_of)
 
 
 class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
     """What the routes of a client have in common."""
 
-    key: Key
+    vendor: Vendor
+    place: Place
     model: str
-    base_url: str
+    elsewhere: Elsewhere
     headers: Mapping[str, str]
     dialect: Dialect
     transport: Transport
     clock: Clock
     dice: Dice
-    fitting: LayerFactory
-    group: Callable[[str], str]
+    catalog: Catalog
+    as_of: date | None
     surroundings: Surroundings
 
     def provider(self) -> LLMProvider:
@@ -207,16 +203,72 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
         """A route with its layers."""
         if isinstance(route, LLMProvider):
             return Branch(provider=route, model=route.model, owned=False)
-        address, key = _where(route, self.base_url, self.key)
-        endpoint = Endpoint(
-            name="mistral", url=f"{address}/chat/completions", headers=self.headers, key=key
+        vendor = self.vendor
+        if route.provider not in (None, vendor.name):
+            vendor = find_vendor(route.provider)
+        if vendor is not self.vendor:
+            model: str | None = route.model or self.usual(vendor)
+            place, headers = self.elsewhere(vendor, route), {}
+        else:
+            model = route.model
+            place, headers = place_beside(vendor, self.place, route), dict(self.headers)
+        # The client's own dialect may have been chosen by its caller: for its own address.
+        here = vendor is self.vendor and place.address == self.place.address
+        dialect = self.dialect if here else vendor.dialect(place.own)
+        inner, scope = self.innermost(vendor, place, model or self.model, dialect, headers)
+        provider = compose(
+            inner,
+            lambda inner: Fitting(
+                inner,
+                window=Window(dialect, _count_prompt),
+                catalog=self.catalog,
+                clock=self.clock,
+                as_of=self.as_of,
+            ),
+            *self.steadying(vendor.name, scope, last=last),
         )
-        model = route.model or self.model
-        wired = WiredProvider(endpoint, model, self.dialect, self.transport, self.clock)
-        provider = compose(wired, self.fitting, *self.steadying(endpoint, last=last))
-        return Branch(provider=provider, model=route.model, scope=lambda: endpoint.scope)
+        return Branch(provider=provider, model=model, scope=scope)
 
-    def steadying(self, endpoint: Endpoint, *, last: bool) -> list[LayerFactory]:
+    def innermost(
+        self,
+        vendor: Vendor,
+        place: Place,
+        model: str,
+        dialect: Dialect,
+        headers: Mapping[str, str],
+    ) -> tuple[LLMProvider, _Scope]:
+        """Who answers, and the account that it is answered on."""
+        if vendor.provider is not None:
+            made = vendor.provider(model)
+            return made, lambda: (made.name, "")
+        endpoint = Endpoint(
+            name=vendor.name,
+            url=f"{place.address}/chat/completions",
+            headers=headers,
+            key=place.key,
+        )
+        wired = WiredProvider(endpoint, model, dialect, self.transport, self.clock)
+        return wired, lambda: endpoint.scope
+
+    def usual(self, vendor: Vendor) -> str:
+        """The model of another vendor when a route names none."""
+        card = self.catalog.default(self.day(), vendor.name)
+        if card is None:
+            raise ConfigInvalid(
+                f"'fallback': name a model of {vendor.title}, as in '{vendor.name}:MODEL'"
+            )
+        return card.id
+
+    def day(self) -> date:
+        """The day whose models hold."""
+        return self.as_of or self.clock.now().date()
+
+    def group(self, vendor: str, model: str) -> str:
+        """What a vendor counts a model's calls under: the model, whatever alias it was asked by."""
+        card = self.catalog.find(model, self.day(), vendor)
+        return model if card is None else card.id
+
+    def steadying(self, vendor: str, scope: _Scope, *, last: bool) -> list[LayerFactory]:
         """The layers that keep a route up, outermost first."""
         layers: list[LayerFactory] = []
         policy, breaker = self.surroundings.retry, self.surroundings.breaker
@@ -232,11 +284,7 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
             layers.append(lambda inner: Retrying(inner, policy=chosen, clock=clock, dice=dice))
         if breaker is not None:
             kept = breaker
-            layers.append(
-                lambda inner: Breaking(
-                    inner, breaker=kept, clock=clock, scope=lambda: endpoint.scope
-                )
-            )
+            layers.append(lambda inner: Breaking(inner, breaker=kept, clock=clock, scope=scope))
         limiter = self.surroundings.limiter
         if limiter is not None:
             layers.append(
@@ -244,28 +292,11 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
                     inner,
                     limiter=limiter,
                     clock=clock,
-                    scope=lambda: endpoint.scope,
-                    group=self.group,
+                    scope=scope,
+                    group=lambda model: self.group(vendor, model),
                 )
             )
         return layers
-
-
-def _where(route: Route, base_url: str, key: Key) -> tuple[str, Key]:
-    """Address and key of a route; no key goes where it does not belong."""
-    address = base_url if route.base_url is None else normalise_base_url(route.base_url)
-    if route.api_key is not None:
-        return address, Key(find_api_key(route.api_key).secret)
-    if _origin(address) != _origin(base_url):
-        raise ConfigInvalid(
-            f"'fallback': the route to {_origin(address)} needs an api_key of its own:"
-            " a key is never sent to another address"
-        )
-    return address, key
-
-
-def _origin(address: str) -> str:
-    return "/".join(address.split("/", 3)[:3])
 
 
 def load_catalog() -> Catalog:
@@ -294,8 +325,8 @@ def _count_prompt(body: Mapping[str, Any], card: ModelCard | None) -> TokenCount
     return count_prompt(body, card)
 
 
-def _warn_if_stale(catalog: Catalog, model: str, today: date) -> None:
-    card = catalog.find(model, today)
+def _warn_if_stale(catalog: Catalog, vendor: str, model: str, today: date) -> None:
+    card = catalog.find(model, today, vendor)
     if card is None or card.checked_on is None or card.id in _warned:
         return
     age_days = (today - card.checked_on).days

@@ -20,6 +20,7 @@ from loom.config.settings import Settings, VaultSettings
 from loom.core.errors import ConfigInvalid
 
 __all__ = [
+    "is_loopback",
     "load_settings",
     "normalise_base_url",
     "project_file",
@@ -31,8 +32,9 @@ __all__ = [
 # A folder that somebody downloaded must not send the user's key to an address of its choice.
 _NOT_IN_PROJECT = ("proxy", "vault")
 _FROM_ENVIRONMENT = tuple(
-    name for name in Settings.__struct_fields__ if name not in {"mistral_api_key", "vault"}
+    name for name in Settings.__struct_fields__ if not name.endswith("_api_key") and name != "vault"
 )
+_ADDRESSES = ("base_url", "openai_base_url")
 
 
 def user_file() -> Path:
@@ -84,15 +86,17 @@ def wants_latest_genai_names() -> bool:
     return "gen_ai_latest_experimental" in (word.strip() for word in words)
 
 
-def normalise_base_url(url: str) -> str:
+def normalise_base_url(url: str, *, exact: bool = False) -> str:
     """
     Bring an API address into the one form that is used inside.
 
     Args:
         url: With or without a trailing `/v1`; `https`, or `http` for a loopback address.
+        exact: Whether a path stays as it is: servers that speak as OpenAI does have others, for
+            example `/v1beta/openai`. An address without any path gets `/v1` all the same.
 
     Returns:
-        The address, ending in `/v1`.
+        The address, ending in `/v1` or in the path that was given.
 
     Raises:
         ConfigInvalid: If it is not such an address. A password in it is not repeated.
@@ -111,7 +115,7 @@ def normalise_base_url(url: str) -> str:
         raise ConfigInvalid("'base_url' must not hold a user name or password: give the key apart")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigInvalid(f"'base_url' must start with https:// and name a host: {text!r}")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not _loops_back(parts.hostname):
         raise ConfigInvalid(
             f"'base_url' must use https, or the key would travel in clear: {text!r}"
             " (http is accepted for loopback addresses only)"
@@ -123,10 +127,26 @@ def normalise_base_url(url: str) -> str:
         raise ConfigInvalid(f"'base_url' must end before /chat/completions: {text!r}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = f"{parts.scheme}://{host}" if port is None else f"{parts.scheme}://{host}:{port}"
-    return f"{origin}{path}" if path.endswith("/v1") else f"{origin}{path}/v1"
+    whole = path.endswith("/v1") or (exact and path)
+    return f"{origin}{path}" if whole else f"{origin}{path}/v1"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """
+    Whether an address is on this machine.
+
+    Args:
+        address: In the form that is used inside.
+
+    Returns:
+        True for `localhost` and the addresses of the loopback device.
+    """
+    from urllib.parse import urlsplit  # noqa: PLC0415 - most calls have no base_url
+
+    return _loops_back(urlsplit(address).hostname or "")
+
+
+def _loops_back(host: str) -> bool:
     from ipaddress import ip_address  # noqa: PLC0415 - only plain http comes here
 
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, section 6.3
@@ -158,8 +178,7 @@ def _read_file(path: Path, *, project: bool) -> dict[str, Any]:
 
 def _refuse_in_project(values: Mapping[str, Any], path: Path) -> None:
     refused = [name for name in _NOT_IN_PROJECT if name in values]
-    if not values.get("base_url", "http:").startswith("http:"):
-        refused.append("base_url")
+    refused += [name for name in _ADDRESSES if not values.get(name, "http:").startswith("http:")]
     if refused:
         raise ConfigInvalid(
             f"{path}: {refused[0]!r} is not taken from a project's file, because a folder must not"
@@ -199,8 +218,8 @@ def _value(key: str, value: Any, *, place: str) -> Any:
 
 
 def _converted(key: str, value: Any) -> Any:
-    if key == "base_url" and isinstance(value, str):
-        return normalise_base_url(value)
+    if key in _ADDRESSES and isinstance(value, str):
+        return normalise_base_url(value, exact=key != "base_url")
     if key == "as_of" and isinstance(value, str):
         return parse_as_of(value)
     if key == "data_dir" and isinstance(value, str):

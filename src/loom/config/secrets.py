@@ -54,6 +54,7 @@ def find_api_key(
     *,
     name: str = "mistral_api_key",
     settings: Settings | None = None,
+    console: str = "",
 ) -> FoundSecret:
     """
     Find a key.
@@ -62,6 +63,7 @@ def find_api_key(
         explicit: The caller's own; None: look for one. An empty one is an error.
         name: The key's name in settings and keyring; in capitals, its environment variable.
         settings: Which places to ask; None: read the settings files.
+        console: Where the vendor makes keys, for the hint.
 
     Returns:
         The key without the white space around it, and its source.
@@ -87,8 +89,9 @@ def find_api_key(
     tried = f" ({'; '.join(notes)})" if notes else ""
     error = InvalidAPIKey(
         f"API key is required: pass api_key=..., or set the environment variable {variable}{tried}",
-        hint=f"export {variable}=..., or pass api_key=...; without a key, use the simulator"
-        " (sim=True, --sim).",
+        hint=f"export {variable}=..., or pass api_key=...; "
+        + (f"make one at {console}; " if console else "")
+        + "without a key, use the simulator (sim=True, --sim).",
     )
     for note in notes:
         error.add_note(note)
@@ -192,7 +195,7 @@ def _keyring_entry(name: str) -> str:
     return answer
 
 
-def _from_vault(_name: str, settings: Settings) -> tuple[str, str]:
+def _from_vault(name: str, settings: Settings) -> tuple[str, str]:
     environment = os.environ
     address = environment.get("VAULT_ADDR") or environment.get("BAO_ADDR")
     path = settings.vault.path
@@ -211,7 +214,8 @@ def _from_vault(_name: str, settings: Settings) -> tuple[str, str]:
         namespace=environment.get("VAULT_NAMESPACE") or environment.get("BAO_NAMESPACE"),
         timeout=_VAULT_TIMEOUT_S,
     )
-    field = settings.vault.field
+    # The setting names the field of Mistral's key: another vendor must not be sent that one.
+    field = settings.vault.field if name == "mistral_api_key" else name
     source = f"vault:{path}#{field}"
     try:
         reply = client.secrets.kv.v2.read_secret_version(

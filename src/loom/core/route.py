@@ -11,7 +11,7 @@ from loom.core.errors import ConfigInvalid
 from loom.core.provider import LLMProvider
 from loom.core.secret import Secret
 
-__all__ = ["Fallback", "Route", "RouteLike"]
+__all__ = ["Fallback", "Route", "RouteLike", "named_model"]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,13 +25,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         api_key: The key that is sent there.
         base_url: The address, with or without a trailing `/v1`; with one of another origin
             `api_key` must be given too, for a key is never sent where it does not belong.
-        provider: Whose API that is.
+        provider: Whose API that is, for example "openai"; its key is found by its own name.
+            None: the client's own vendor.
     """
 
     model: str | None = None
     api_key: str | Secret | None = None
     base_url: str | None = None
-    provider: str = "mistral"
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         """Put the key away before anybody can print it."""
@@ -42,7 +43,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         """Everything but the key."""
         key = "" if self.api_key is None else ", api_key='***'"
         where = "" if self.base_url is None else f", base_url={self.base_url!r}"
-        return f"Route(model={self.model!r}{where}{key})"
+        whose = "" if self.provider is None else f", provider={self.provider!r}"
+        return f"Route(model={self.model!r}{whose}{where}{key})"
 
     @classmethod
     def parse(cls, text: str) -> Route:
@@ -50,27 +52,40 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         Read a route as a command line gives it.
 
         Args:
-            text: A model, or `provider:model`, for example `mistral:mistral-small-latest`.
+            text: A model of the client's own vendor, or `provider:model`, for example
+                `openai:gpt-4.1-mini`. Who is meant is looked up when a client is made.
 
         Returns:
             The route.
 
         Raises:
-            ConfigInvalid: If it is empty, or names a provider that is not there.
+            ConfigInvalid: If it names no model.
         """
-        name, colon, model = text.strip().partition(":")
-        # A fine-tuned model's id has colons too: `ft:open-mistral-7b:...`.
-        if not colon or name == "ft":
-            name, model = "mistral", text.strip()
-        if name != "mistral":
-            raise ConfigInvalid(f"'fallback': unknown provider {name!r}; known: 'mistral'")
-        if not model or model != model.strip():
+        provider, model = named_model(text)
+        if not model:
             raise ConfigInvalid(f"'fallback': {text!r} names no model, as 'mistral:MODEL' does")
-        return cls(model=model)
+        return cls(model=model, provider=provider)
+
+
+def named_model(text: str) -> tuple[str | None, str]:
+    """
+    Part `provider:model`.
+
+    Args:
+        text: A model, perhaps with its provider before it.
+
+    Returns:
+        The provider, None where none is named, and the model; empty when it is missing, or no id.
+    """
+    name, colon, model = text.strip().partition(":")
+    # A fine-tuned model's id has colons too: `ft:open-mistral-7b:...`.
+    if not colon or name == "ft":
+        return None, text.strip()
+    return name, model if model == model.strip() else ""
 
 
 RouteLike: TypeAlias = str | Route | LLMProvider
-"""A route as people write it: `"mistral:mistral-small-latest"`, a `Route`, or any provider."""
+"""A route as people write it: `"openai:gpt-4.1-mini"`, a `Route`, or any provider."""
 
 
 class Fallback:

@@ -83,6 +83,7 @@ class Tracing(Layer):
         clock: Tells the time.
         telemetry: Where spans and metrics go; None: nowhere.
         old_metrics: Whether the token histogram of older conventions gets its points too.
+        title: The provider's name in the log, as people write it; empty: its name.
     """
 
     def __init__(
@@ -92,12 +93,13 @@ class Tracing(Layer):
         clock: Clock,
         telemetry: Telemetry | None = None,
         old_metrics: bool = True,
+        title: str = "",
     ) -> None:
         super().__init__(inner)
         self._clock = clock
         self._telemetry = telemetry
         self._old_metrics = old_metrics
-        self._lines = Lines(inner.name)
+        self._lines = Lines(inner.name, title)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """

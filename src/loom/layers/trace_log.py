@@ -23,12 +23,13 @@ class Lines:
     The log of a provider's calls: the logger `loom.<name>`.
 
     Args:
-        name: The provider, for example "mistral".
+        name: The provider, for example "openai".
+        title: The same as people write it, "OpenAI"; empty: the name with a capital.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, title: str = "") -> None:
         self._log = logging.getLogger(f"loom.{name}")
-        title = name[:1].upper() + name[1:]
+        title = title or name[:1].upper() + name[1:]
         self._asked = f"{title} request"
         self._answered = f"{title} response"
         self._failed = f"{title} request failed"

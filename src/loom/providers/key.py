@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from loom.core.secret import Secret
 
-__all__ = ["Key"]
+__all__ = ["Key", "KeyLike"]
+
+KeyLike: TypeAlias = str | Secret | Callable[[], str | Secret]
+"""A key, or a function that gives it."""
 
 
 class Key:
