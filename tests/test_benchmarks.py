@@ -107,3 +107,58 @@ def test_the_benchmark_compares_ways_to_keep_a_limit(repository: Path) -> None:
     assert [True, True] == ["(0.0%)" in rows[0][-1], "0" == rows[1][2]], done.stdout
     for who in ("cookbook", "minute counters", "plain bucket"):
         assert 2 == done.stdout.count(f"| {who} |")
+
+
+def test_the_benchmark_measures_a_turn_of_the_agent(repository: Path) -> None:
+    """A few turns of each kind: a row each, legal to the model, and every answer is right."""
+    script = repository / "benchmarks" / "agent.py"
+    only = ["turn", "three", "ten", "sessions", "streamed"]
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--rounds", "1", "--turns", "2", "--only", *only],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    head, _, *rows = done.stdout.splitlines()
+    assert "| | aiohttp-by-hand | loom-by-hand | loom | loom-blocking |" == head
+    assert 5 == sum(row.startswith("| ms CPU a turn") for row in rows)
+
+
+def test_the_model_of_the_benchmark_refuses_what_is_not_legal(repository: Path) -> None:
+    """A loop that measures well because it leaves something out is found out."""
+    call = {"name": "get_weather", "arguments": '{"location": "Oslo"}'}
+    result = {"role": "tool", "tool_call_id": "000000007", "content": '{"location": "Oslo"}'}
+    system, user, calling = (
+        {"role": "system", "content": "You tell the weather. Look it up, and be brief."},
+        {"role": "user", "content": "What is the weather like?"},
+        {"role": "assistant", "tool_calls": [{"id": "000000007", "function": call}]},
+    )
+    histories = {
+        "None": [system, user, calling, result],
+        "the system's message is not first": [user, calling, result],
+        "calls without results: 000000007": [system, user, calling, user],
+        "nobody waits for an answer": [system, user, calling],
+        "no result for Oslo, 000000007: '{\"location\": \"Ulm\"}'": [
+            system, user, calling, {**result, "content": '{"location": "Ulm"}'},
+        ],
+        "no result for None, 000000008: '{\"location\": \"Oslo\"}'": [
+            system, user, calling, {**result, "tool_call_id": "000000008"},
+        ],
+    }  # fmt: skip
+    asked = [
+        {"model": "m", "messages": messages, "tools": [{"function": {"name": "get_weather"}}]}
+        for messages in histories.values()
+    ]
+    probe = (
+        "import sys, msgspec, agent_upstream as model\n"
+        "for asked in msgspec.json.decode(sys.stdin.read(), type=list[model.Asked]):\n"
+        "    print(model.problem_of(asked))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=repository / "benchmarks",
+        input=json.dumps(asked), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert [*histories] == done.stdout.splitlines(), done.stderr
