@@ -160,9 +160,9 @@ class SchemaReader:
     def _wanted(self, schema: Schema) -> str:
         kinds = self.kinds(schema)
         order = ("string", "number", "integer", "boolean", "array", "object", "null")
-        shown = [kind for kind in order if kind in kinds]
-        if "number" in shown:
-            shown.remove("integer")
+        # Whoever takes any number need not be told of those without a fraction.
+        hidden = "integer" if "number" in kinds else ""
+        shown = [kind for kind in order if kind in kinds and kind != hidden]
         form = schema.get("format")
         if values := schema.get("enum"):
             return f"one of {listed(values)}"
