@@ -34,7 +34,7 @@ class Log:
         # What came before this turn is read once: a turn asks again and again.
         self._mark = 0
         self._before: tuple[Message, ...] = ()
-        self.mark()
+        self.mark(len(self))
 
     @classmethod
     async def open(cls, store: SessionStore | None, session: str | None) -> Self:
@@ -125,12 +125,16 @@ class Log:
         self._waiting.clear()
         self._entries += every
 
-    def mark(self, at: int | None = None) -> None:
+    def mark(self, at: int) -> int:
         """
         Begin a turn: what was said before it does not change any more.
 
         Args:
-            at: The entry that it begins with; None: the next one.
+            at: The entry that it begins with.
+
+        Returns:
+            The same.
         """
-        self._mark = len(self) if at is None else at
-        self._before = messages_of(self.entries[: self._mark])
+        self._mark = at
+        self._before = messages_of(self.entries[:at])
+        return at

@@ -227,14 +227,18 @@ class AgentRuntime:
             told = await self._condense(log, request, tally)
             if told:
                 yield Summarised(told)
-        left = () if said else self._left(log, executor)
-        if not said and not left and not _is_waiting(log):
-            raise InvalidRequest("there is nothing to go on with in this session: say something")
+        left: tuple[OpenCall, ...] = ()
         if said:
             log.hold(*(Said(message=message) for message in settled(log.entries)))
-        since = len(log) if said else _beginning(log)
-        log.mark(since)
-        log.hold(*(Said(message=message) for message in said))
+            since = log.mark(len(log))
+            log.hold(*(Said(message=message) for message in said))
+        else:
+            since = log.mark(_beginning(log))
+            left = self._left(log, executor)
+            if not left and not _is_waiting(log):
+                raise InvalidRequest(
+                    "there is nothing to go on with in this session: say something"
+                )
         gear = Gear(
             provider=self._provider,
             executor=executor,
