@@ -111,6 +111,34 @@ def test_quiet_leaves_the_answer_only(looms: Run) -> None:
     assert out
 
 
+def test_another_vendors_models(looms: Run) -> None:
+    """Their prices, cached input among them, window and longest answer; no decision tree."""
+    _, out, _ = looms("models", "--provider", "openai", "--as-of", "2024-11")
+    table = rows(out)
+    assert "Models of OpenAI" in table
+    assert any(
+        row.startswith("GPT-4o mini | gpt-4o-mini | $0.15/1M | $0.075/1M | $0.60/1M | 128,000")
+        for row in table
+    )
+    assert not any("mistral" in row or "Which one" in row for row in table)
+
+
+def test_all_vendors_models(looms: Run) -> None:
+    """`all` lists every vendor's, Mistral's first; the default is Mistral's alone."""
+    _, out, _ = looms("models", "--provider", "all", "--json")
+    providers = [card["provider"] for card in json.loads(out)["models"]]
+    assert ["mistral", "openai"] == list(dict.fromkeys(providers))
+    _, out, _ = looms("models", "--json")
+    assert {"mistral"} == {card["provider"] for card in json.loads(out)["models"]}
+
+
+def test_an_unknown_vendor_is_named(looms: Run) -> None:
+    """With those that are known."""
+    code, _, err = looms("models", "--provider", "nobody")
+    assert 2 == code
+    assert "no models of 'nobody' are known: use one of mistral, openai, or all" in err
+
+
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])
 def test_a_narrow_window_keeps_ids_and_prices_whole(
     columns: int, looms: Run, monkeypatch: pytest.MonkeyPatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
+from itertools import chain
 from typing import TypeAlias
 
 import rich_click as click
@@ -14,6 +15,7 @@ from loom.cli.options import as_of_option, common_options, pass_terminal
 from loom.cli.terminal import Terminal
 from loom.config.assemble import load_catalog
 from loom.config.load import load_settings
+from loom.config.vendors import VENDORS
 from loom.core.ambient import SystemClock
 from loom.core.model import ModelCard, Price
 
@@ -23,9 +25,12 @@ _Column: TypeAlias = tuple[str, Callable[[ModelCard], str]]
 _Sheet: TypeAlias = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
 # In a narrow window these columns go first, one after the other; ids and prices stay.
-_DROP = ("Architecture", "Licence", "Parameters", "Model", "State", "Can", "Best for")
+_DROP = (
+    "Architecture", "Licence", "Parameters", "Model", "Longest", "State", "Can", "Best for",
+    "Cached",
+)  # fmt: skip
 _FOLD = frozenset({"Best for", "Why", "Can"})
-_RIGHT = frozenset({"Input", "Output", "Context"})
+_RIGHT = frozenset({"Input", "Cached", "Output", "Context", "Longest"})
 
 
 @click.command()
@@ -37,29 +42,66 @@ _RIGHT = frozenset({"Input", "Output", "Context"})
     metavar="TASK",
     help=f"Name the one model to take for a task: {', '.join(TASKS)}.",
 )
+@click.option(
+    "--provider", metavar="NAME", help="List another vendor's models: openai; `all` for all."
+)
 @click.option("--retired", is_flag=True, help="List models too that are served no more.")
 @common_options
 @pass_terminal
-def models(terminal: Terminal, as_of: date | None, task: str | None, retired: bool) -> None:  # noqa: FBT001 - click passes flags by name
+def models(
+    terminal: Terminal,
+    as_of: date | None,
+    task: str | None,
+    provider: str | None,
+    retired: bool,  # noqa: FBT001 - click passes flags by name
+) -> None:
     """List models with prices, windows and what each is best for."""
     catalog = load_catalog()
+    vendors = _vendors(catalog, provider or "mistral")
     on = as_of or load_settings().as_of or SystemClock().now().date()
     if task is not None:
         _recommend(terminal, catalog, task, on)
         return
-    cards = catalog.cards(on, retired=retired)
+    cards = {vendor: catalog.cards(on, vendor, retired=retired) for vendor in vendors}
     if terminal.json:
+        every = [card for listed in cards.values() for card in listed]
         advice = {branch.task: branch.model for branch in catalog.advice(on)}
-        terminal.write_json({"as_of": on, "models": cards, "recommended": advice})
+        terminal.write_json(
+            {
+                "as_of": on,
+                "models": every,
+                "recommended": advice if "mistral" in vendors else {},
+            }
+        )
         return
     left_out: set[str] = set()
-    for title, headers, rows in _tables(catalog, cards, on):
+    sheets: list[Iterable[_Sheet]] = []
+    if "mistral" in vendors:
+        sheets.append(_tables(catalog, cards.pop("mistral"), on))
+    sheets += [[_sheet(_titled(vendor), _FOREIGN, listed)] for vendor, listed in cards.items()]
+    for title, headers, rows in chain.from_iterable(sheets):
         if rows:
             left_out |= terminal.table(title, headers, rows, drop=_DROP, fold=_FOLD, right=_RIGHT)
     if left_out:
         wide = "widen the window, or add `| cat`"
         terminal.say(f"Left out for room: {', '.join(sorted(left_out))} ({wide}).")
     terminal.say(f"Prices in US dollars, as of {on}. Correct or add rows: prices.toml.")
+
+
+def _vendors(catalog: Catalog, named: str) -> tuple[str, ...]:
+    known = catalog.providers()
+    if named == "all":
+        return known
+    if named not in known:
+        raise click.UsageError(
+            f"no models of {named!r} are known: use one of {', '.join(known)}, or all"
+        )
+    return (named,)
+
+
+def _titled(vendor: str) -> str:
+    found = VENDORS.get(vendor)
+    return f"Models of {vendor if found is None else found.title}"
 
 
 def _recommend(terminal: Terminal, catalog: Catalog, task: str, on: date) -> None:
@@ -112,6 +154,15 @@ def _per_million(amount: str) -> str:
 
 def _input(card: ModelCard) -> str:
     return _per_million(_amount(card, "input"))
+
+
+def _cached(card: ModelCard) -> str:
+    return _per_million(_amount(card, "cached_input"))
+
+
+def _tokens(number: int | None) -> str:
+    # Not in thousands: 128,000 of this vendor's tokens are no 125K.
+    return "-" if number is None else f"{number:,}"
 
 
 def _output(card: ModelCard) -> str:
@@ -185,5 +236,15 @@ _COMMERCIAL: tuple[_Column, ...] = (
     ("Context", _window),
     ("State", _state),
     ("Best for", lambda card: card.best_for),
+)
+_FOREIGN: tuple[_Column, ...] = (
+    *_NAME,
+    ("Input", _input),
+    ("Cached", _cached),
+    ("Output", _output),
+    ("Context", lambda card: _tokens(card.context_window)),
+    ("Longest", lambda card: _tokens(card.max_output)),
+    ("State", _state),
+    ("Can", _can),
 )
 _OTHER: tuple[_Column, ...] = (*_NAME, ("Price", _any_price), ("State", _state), ("Can", _can))
