@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.agent.shop import ENDLESS, make_shop
 
 from loom.agent.backend_files import FilesBackend
 from loom.agent.backend_sqlite import SQLiteBackend
 from loom.testing.backends import BACKEND_LAWS, BackendCase, BackendLaw, backend_contract
-from tests.agent.shop import ENDLESS, make_shop
 
 pytestmark = pytest.mark.anyio
 

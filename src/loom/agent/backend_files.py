@@ -350,4 +350,5 @@ class FilesBackend:
                 said = (error.strerror or "cannot be read").lower()
                 raise ToolFailed(f"{self._name}: {said}", attempts=0) from None
 
-        return await apart(work, stops=self._stops, name="loom-files")
+        limit_s = self._bounds.timeout_s
+        return await apart(work, stops=self._stops, name="loom-files", limit_s=limit_s)

@@ -68,7 +68,7 @@ class SQLiteBackend:
         max_rows: int = 1000,
         max_bytes: int = 262_144,
         max_cell_bytes: int = 16_384,
-        max_value_bytes: int = 1_048_576,
+        max_value_bytes: int = 524_288,
         max_memory_bytes: int = 268_435_456,
         max_steps: int = 1_000_000_000,
         max_schema_chars: int = 4000,
@@ -224,7 +224,8 @@ class SQLiteBackend:
     async def _apart(self, work: Callable[[Stop], T]) -> T:
         if self._closed:
             raise RuntimeError(f"the backend {self._name!r} is closed")
-        return await apart(work, stops=self._stops, name="loom-sqlite-query")
+        limit_s = self._bounds.timeout_s
+        return await apart(work, stops=self._stops, name="loom-sqlite", limit_s=limit_s)
 
     def _place(self) -> Place:
         from loom.agent.sqlite.run import Place  # noqa: PLC0415 - sqlite3 is needed here first

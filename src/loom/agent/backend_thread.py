@@ -11,6 +11,8 @@ __all__ = ["Stop", "apart"]
 
 T = TypeVar("T")
 
+_GRACE_S = 0.2
+
 
 class Stop:
     """
@@ -47,7 +49,7 @@ class Stop:
                 self._interrupt()
 
 
-async def apart(work: Callable[[Stop], T], *, stops: set[Stop], name: str) -> T:
+async def apart(work: Callable[[Stop], T], *, stops: set[Stop], name: str, limit_s: float) -> T:
     """
     Run work in a thread and wait for it; a cancellation ends it, and waits for that too.
 
@@ -57,6 +59,7 @@ async def apart(work: Callable[[Stop], T], *, stops: set[Stop], name: str) -> T:
         work: What to run; it ends soon once its `Stop` is set.
         stops: Where its `Stop` stands while it runs, so that a `close` can set it.
         name: Of the thread.
+        limit_s: Seconds in which the work ends by itself; a moment later its `Stop` is set.
 
     Returns:
         What `work` gave.
@@ -84,7 +87,7 @@ async def apart(work: Callable[[Stop], T], *, stops: set[Stop], name: str) -> T:
     thread.start()
     stops.add(stop)
     try:
-        await _end_of(done, stop)
+        await _end_of(done, stop, limit_s + _GRACE_S)
     finally:
         # Without an end there was one all the same: the loop is being taken down.
         stop.set()
@@ -93,12 +96,15 @@ async def apart(work: Callable[[Stop], T], *, stops: set[Stop], name: str) -> T:
     return done.result()
 
 
-async def _end_of(done: asyncio.Future[T], stop: Stop) -> None:
+async def _end_of(done: asyncio.Future[T], stop: Stop, limit_s: float) -> None:
     """Wait; when cancelled, again and again, set the stop and wait on, then be cancelled."""
     cancelled: asyncio.CancelledError | None = None
     while not done.done():
         try:
-            await asyncio.wait({done})
+            # Some steps ask for no time and end by an interrupt only.
+            await asyncio.wait({done}, timeout=None if stop.is_set else limit_s)
+            if not done.done():
+                stop.set()
         except asyncio.CancelledError as error:
             cancelled = error
             stop.set()

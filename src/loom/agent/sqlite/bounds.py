@@ -6,7 +6,7 @@ import msgspec
 
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["BUILT_IN", "FUNCTIONS", "Bounds", "checked"]
+__all__ = ["BUILT_IN", "FUNCTIONS", "LONGEST_QUERY", "Bounds", "checked"]
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,8 +18,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: Bytes of a result as text, at least 1,024.
         max_cell_bytes: Bytes of a text in a result; a longer one is cut.
         max_value_bytes: Bytes of any value that a query touches or makes. What SQLite does in one
-            step cannot be broken off and takes up to the square of this: 3 s at 1 MiB (own
-            measurement: `instr` of half a mebibyte in a mebibyte, both of one letter).
+            step cannot be broken off and takes up to the square of this: 1 s at 512 KiB (own
+            measurement: `instr` of 256 KiB in 512 KiB, both of one letter).
         max_memory_bytes: How much the process may grow while a query runs; sorting is done there.
         max_steps: Instructions of SQLite's machine; about 10 s of work.
         timeout_s: Seconds, waits for a lock included.
@@ -28,7 +28,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_rows: int = 1000
     max_bytes: int = 262_144
     max_cell_bytes: int = 16_384
-    max_value_bytes: int = 1_048_576
+    max_value_bytes: int = 524_288
     max_memory_bytes: int = 268_435_456
     max_steps: int = 1_000_000_000
     timeout_s: float = 10.0
@@ -60,6 +60,9 @@ def checked(bounds: Bounds) -> Bounds:
             raise ConfigInvalid(f"{field} is {value!r}: give a whole number, at least {least:,}")
     return bounds
 
+
+LONGEST_QUERY = 10_000
+"""Bytes of a query's text; large values belong into parameters."""
 
 # Left out: what reaches outside (`load_extension`, `readfile`, `writefile`, `edit`,
 # `fts3_tokenizer`, `sqlite_log`), what writes (`optimize`), what tells of the machine

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 from loom.agent.backend_thread import Stop
-from loom.agent.sqlite.bounds import BUILT_IN, FUNCTIONS, Bounds
+from loom.agent.sqlite.bounds import BUILT_IN, FUNCTIONS, LONGEST_QUERY, Bounds
+from loom.agent.sqlite.functions import replace_functions
 from loom.agent.sqlite.memory import process_bytes
 from loom.agent.sqlite.names import Known, text_of
 from loom.core.ambient import Clock
 
 __all__ = ["Guard", "opened"]
 
-# Two mebibytes of SQLite's machine at most lie between two looks at clock and memory.
+# A look costs as much as about ten of SQLite's instructions.
 STEPS_BETWEEN_LOOKS = 200
+_LONGEST_PROGRAM = 6000  # instructions; a query of ten tables has some hundreds
 
 _WRITES = {
     sqlite3.SQLITE_INSERT: "INSERT",
@@ -112,10 +114,10 @@ class Guard:
         """SQLite asks every few instructions: anything but 0 ends the query."""
         now_s = self._clock.monotonic_s()
         self._looks_left -= 1
-        if self._stop.is_set:
-            self.over = "stopped"
-        elif now_s >= self._until_s:
+        if now_s >= self._until_s:
             self.over = "time"
+        elif self._stop.is_set:
+            self.over = "stopped"
         elif self._looks_left <= 0:
             self.over = "steps"
         elif now_s - self._remembered_s >= 0.001:
@@ -136,10 +138,14 @@ class Guard:
     ) -> Iterator[None]:
         """Let SQLite ask for every thing that a statement does, while one is run."""
         connection.set_authorizer(self._authorizer(known, write=write))
+        # SQLite looks at the caps only where its machine jumps: what stands between is bounded
+        # by its length.
+        longest = connection.setlimit(sqlite3.SQLITE_LIMIT_VDBE_OP, _LONGEST_PROGRAM)
         try:
             yield
         finally:
             connection.set_authorizer(None)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_VDBE_OP, longest)
 
     def _authorizer(self, known: Known, *, write: bool) -> _Authorizer:
         def asked(action: int, one: str | None, two: str | None, *_: str | None) -> int:
@@ -260,11 +266,10 @@ def _limit(connection: sqlite3.Connection, bounds: Bounds, *, write: bool) -> No
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     for limit, most in (
         (sqlite3.SQLITE_LIMIT_LENGTH, bounds.max_value_bytes),
-        (sqlite3.SQLITE_LIMIT_SQL_LENGTH, min(20_000, bounds.max_value_bytes)),
+        (sqlite3.SQLITE_LIMIT_SQL_LENGTH, min(LONGEST_QUERY, bounds.max_value_bytes)),
         (sqlite3.SQLITE_LIMIT_COLUMN, 200),
         (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 100),
         (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 50),
-        (sqlite3.SQLITE_LIMIT_VDBE_OP, 25_000),
         (sqlite3.SQLITE_LIMIT_FUNCTION_ARG, 100),
         (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
         (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
@@ -273,37 +278,9 @@ def _limit(connection: sqlite3.Connection, bounds: Bounds, *, write: bool) -> No
         (sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0),
     ):
         connection.setlimit(limit, most)
-    for name, left, right in (("trim", True, True), ("ltrim", True, False), ("rtrim", False, True)):
-        connection.create_function(name, 2, _trim(left=left, right=right), deterministic=True)
+    replace_functions(connection, bounds.max_value_bytes)
 
 
 def _decoded(text: bytes) -> str:
     # What is not UTF-8 stays readable, and the text can be sent as JSON.
     return text.decode("utf-8", "backslashreplace")
-
-
-def _trim(*, left: bool, right: bool) -> Callable[[object, object], str | None]:
-    """SQLite's own `trim(x, y)` takes len(x) * len(y) steps, and cannot be broken off."""
-
-    def trim(value: object, letters: object) -> str | None:
-        if value is None or letters is None:
-            return None
-        text, cut = _as_text(value), frozenset(_as_text(letters))
-        start, end = 0, len(text)
-        while left and start < end and text[start] in cut:
-            start += 1
-        while right and end > start and text[end - 1] in cut:
-            end -= 1
-        return text[start:end]
-
-    return trim
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bytes):
-        return _decoded(value)
-    if not isinstance(value, float):
-        return str(value)
-    # SQLite writes 1.0e+20 where Python writes 1e+20.
-    digits, mark, exponent = f"{value:.15g}".partition("e")
-    return f"{digits if '.' in digits else digits + '.0'}{mark}{exponent}"

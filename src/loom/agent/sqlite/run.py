@@ -104,8 +104,9 @@ def _once(
         try:
             return work(connection, guard)
         except (sqlite3.Error, MemoryError) as error:
-            # The cap is the reason; that SQLite was interrupted follows from it.
-            if guard.over:
+            # The cap is the reason; that SQLite was interrupted follows from it. Some steps are
+            # interrupted before the guard could look.
+            if guard.over or (_is_interrupt(error) and guard.look()):
                 raise _passed(guard.over, place.bounds) from None
             if isinstance(error, MemoryError):
                 raise ToolFailed(
@@ -114,6 +115,10 @@ def _once(
             raise
         finally:
             stop.interrupt_with(None)
+
+
+def _is_interrupt(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
 
 
 def _passed(over: str, bounds: Bounds) -> ToolError:
@@ -191,7 +196,7 @@ def run(
             return _changed(connection, (query, parameters), guard, known, place.bounds)
         except (sqlite3.Error, UnicodeError, OverflowError, ValueError) as error:
             locked = isinstance(error, sqlite3.Error) and problem_of(error) == "locked"
-            if guard.over or (locked and not guard.refusal):
+            if guard.over or _is_interrupt(error) or (locked and not guard.refusal):
                 raise
             said = f"refused: {guard.refusal}" if guard.refusal else ""
             words = said or explained(error, place.name, connection, known, query)
