@@ -16,7 +16,7 @@ import msgspec
 
 from loom.core.ambient import Clock, SystemClock
 from loom.core.embeddings import EmbeddingsProvider, EmbeddingsRequest
-from loom.core.errors import InvalidRequest, LoomError, ServiceUnavailable
+from loom.core.errors import InvalidRequest, LoomError, ModelNotFound, ServiceUnavailable
 from loom.core.events import Completed, Notice, StreamEvent
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest
@@ -55,6 +55,7 @@ def build_app(
     infill: LLMProvider | None = None,
     embeddings: EmbeddingsProvider | None = None,
     prefixes: PrefixMemory | None = None,
+    base: str = "/v1",
 ) -> Starlette:
     """
     Make the application.
@@ -68,6 +69,7 @@ def build_app(
         embeddings: Who turns texts into vectors; None leaves out `/v1/embeddings`.
         prefixes: Marks repeated beginnings of prompts as cached; None reports what the provider
             reports.
+        base: What stands before the dialect's paths.
 
     Returns:
         An ASGI application with `/v1/chat/completions`, `/v1/models`, `/v1/models/{id}`,
@@ -87,11 +89,11 @@ def build_app(
     app = Starlette(
         routes=[
             *(
-                Route(f"/v1/{path}", _Endpoint(answer, house, path), methods=["POST"])
+                Route(f"{base}/{path}", _Endpoint(answer, house, path), methods=["POST"])
                 for path, answer in answers.items()
             ),
-            Route("/v1/models", _Endpoint(house.models, house), methods=["GET"]),
-            Route("/v1/models/{id}", _Endpoint(house.model, house), methods=["GET"]),
+            Route(f"{base}/models", _Endpoint(house.models, house), methods=["GET"]),
+            Route(f"{base}/models/{{id}}", _Endpoint(house.model, house), methods=["GET"]),
             Route("/health", _Endpoint(house.health, house), methods=["GET"]),
             Route("/openapi.json", _Endpoint(house.document, house), methods=["GET"]),
         ],
@@ -184,7 +186,9 @@ class _House:
         self.admit(call)
         wanted = call.scope["path_params"]["id"]
         row = next((row for row in self.desk.models() if row["id"] == wanted), None)
-        await self.json(call, 200 if row else 404, row or {"detail": "Not Found"})
+        if row is None:
+            raise ModelNotFound("Not Found", model=wanted)
+        await self.json(call, 200, row)
 
     async def chat(self, call: _Call) -> None:
         self.admit(call)
@@ -232,7 +236,9 @@ class _House:
 
     def noted(self, call: _Call, request: ChatRequest, event: StreamEvent) -> StreamEvent:
         if isinstance(event, Completed):
-            return Completed(self.remembered(call, request, event.response))
+            response = self.remembered(call, request, event.response)
+            self.desk.used(response.usage)
+            return Completed(response)
         return event
 
     async def stream(self, call: _Call, request: ChatRequest, provider: LLMProvider) -> None:
@@ -287,11 +293,16 @@ class _House:
 
     async def stray(self, status: int, detail: str, request: Request, error: Exception) -> Response:
         """Answer a wrong path or a wrong method."""
-        del request
-        from starlette.responses import JSONResponse  # noqa: PLC0415 - start-up time
+        from starlette.responses import Response  # noqa: PLC0415 - start-up time
 
         # 405 names the methods that are allowed.
         allowed: Mapping[str, str] = getattr(error, "headers", None) or {}
         outcome = Outcome(status=status, admitted=False)
-        headers = {**allowed, **self.desk.headers(outcome)}
-        return JSONResponse({"detail": detail}, status, headers)
+        headers = {**_JSON, **allowed, **self.desk.headers(outcome)}
+        if self.dialect.name == "openai":
+            # OpenAI's words for both.
+            said = f"Invalid URL ({request.method} {request.url.path})"
+            body = self.dialect.encode_error(InvalidRequest(said, http_status=status)).body
+        else:
+            body = msgspec.json.encode({"detail": detail})
+        return Response(body, status, headers)

@@ -70,3 +70,12 @@ class Desk(Protocol):
         Returns:
             Names in lower case.
         """
+
+    def used(self, usage: Usage) -> None:
+        """
+        Hear what a streamed answer used, before its end is sent; nobody need listen.
+
+        Args:
+            usage: Its tokens, also where the answer does not tell them.
+        """
+        del usage

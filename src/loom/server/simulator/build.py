@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -23,12 +24,20 @@ from loom.server.simulator.clock import SimulatedClock
 from loom.server.simulator.faults import FaultPlan
 from loom.server.simulator.faults_door import FaultDoor, LateReader
 from loom.server.simulator.front import SimulatedEdge
-from loom.server.simulator.gate import AsgiApp, Gate
+from loom.server.simulator.gate import AsgiApp, Check, Family, Gate
 from loom.server.simulator.house import House
 from loom.server.simulator.journal import Journal
+from loom.server.simulator.openai_edge import (
+    OPENAI_BASE,
+    AsOpenAI,
+    OpenAICheck,
+    OpenAIEdge,
+    OpenAIModels,
+)
 from loom.server.simulator.options import SimulatorOptions
 from loom.server.simulator.quota import Credits, Limiter
 from loom.server.simulator.scenario import Scenario, ScenarioProvider, ScenarioRun
+from loom.wire.chat_completions.dialect import ChatCompletionsDialect
 from loom.wire.mistral.dialect import MistralDialect
 
 __all__ = ["build_gate"]
@@ -91,27 +100,43 @@ def build_gate(
     if scenario is not None:
         answering = ScenarioProvider(answering, scenario, cast.saying)
     plan = FaultPlan(options.faults, seed=options.seed)
-    # What was recorded was checked by the real API; a provider knows its own models.
-    strict = [StrictCheck(find if provider is None else None)] if archive is None else []
+    checks: list[Check] = []
+    others: dict[str, Family] = {}
+    app = archive
+    # What was recorded was checked by the real API.
+    if app is None:
+        common: dict[str, Any] = {
+            "clock": clock,
+            "embeddings": cast.embeddings(),
+            "prefixes": PrefixMemory(),
+        }
+        usual = build_app(answering, dialect, edge, infill=cast.infill(), **common)
+        models = OpenAIModels(catalog, day, find)
+        desk = OpenAIEdge(
+            key=key,
+            cards=models.cards,
+            seed=options.seed,
+            clock=clock,
+            dice=SystemDice(options.seed),
+            limiter=limiter,
+        )
+        others[OPENAI_BASE] = Family(desk, ChatCompletionsDialect(), models.find)
+        spoken = AsOpenAI(answering, cast.splits)
+        other = build_app(spoken, ChatCompletionsDialect(), desk, base=OPENAI_BASE, **common)
+        app = _direct(usual, {OPENAI_BASE: other})
+        # A provider knows its own models.
+        known = None if provider is not None else models
+        checks = [
+            StrictCheck(find if provider is None else None),
+            OpenAICheck(known, prompt_tokens),
+        ]
     gate = Gate(
-        archive
-        or _direct(
-            build_app(
-                answering,
-                dialect,
-                edge,
-                clock=clock,
-                infill=cast.infill(),
-                embeddings=cast.embeddings(),
-                prefixes=PrefixMemory(),
-            )
-        ),
-        desk=edge,
-        dialect=dialect,
+        app,
+        family=Family(edge, dialect, find),
+        others=others,
         clock=clock,
-        find=find,
         # Who cannot pay is not counted.
-        checks=[*strict, *(each.check for each in money), limiter.check],
+        checks=[*checks, *(each.check for each in money), limiter.check],
         stations=[limiter, *money],
         journal=journal,
         faults=FaultDoor(plan, script, clock),
@@ -121,16 +146,21 @@ def build_gate(
     return LateReader(gate, clock), [limiter.reset, gate.reset, *(each.reset for each in money)]
 
 
-def _direct(app: Starlette) -> AsgiApp:
-    """The application, with its fixed paths looked up in one step in place of a walk."""
+def _direct(app: Starlette, others: Mapping[str, Starlette]) -> AsgiApp:
+    """The applications, with their fixed paths looked up in one step in place of a walk."""
     ends: dict[tuple[str, str], AsgiApp] = {
         (method, route.path): route.app
-        for route in app.routes
+        for each in (*others.values(), app)
+        for route in each.routes
         if isinstance(route, Route) and "{" not in route.path
         for method in route.methods or ()
     }
 
+    def whose(path: str) -> AsgiApp:
+        return next((other for base, other in others.items() if path.startswith(base)), app)
+
     async def direct(scope: Scope, receive: Receive, send: Send) -> None:
-        await ends.get((scope["method"], scope["path"]), app)(scope, receive, send)
+        end = ends.get((scope["method"], scope["path"])) or whose(scope["path"])
+        await end(scope, receive, send)
 
     return direct

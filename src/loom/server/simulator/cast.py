@@ -63,7 +63,7 @@ class Cast:
         """Who turns texts into vectors."""
         return HashedEmbeddings(
             seed=self._options.seed,
-            split=self._splits("mistral-embed"),
+            split=self.splits("mistral-embed"),
             dimension=lambda model: vector_size(model).usual,
             clock=self._clock,
         )
@@ -72,12 +72,13 @@ class Cast:
         return ScriptedProvider(
             words_per_second=self._options.words_per_second,
             clock=self._clock,
-            splits=self._splits,
+            splits=self.splits,
             count=self._count,
             **how,
         )
 
-    def _splits(self, model: str) -> Split:
+    def splits(self, model: str) -> Split:
+        """What cuts a text into a model's tokens."""
         card = self._find(model)
 
         def split(text: str) -> Sequence[str]:
@@ -87,7 +88,7 @@ class Cast:
 
     def _count(self, request: ChatRequest) -> int:
         exchange = CURRENT.get()
-        if exchange is None or exchange.fields is None:
+        if exchange is None or exchange.fields is None or exchange.foreign:
             return count_prompt(encode_chat_request(request), self._find(request.model)).tokens
         # The body as it came: the order of its keys counts too.
         return count_prompt(exchange.fields, exchange.card).tokens

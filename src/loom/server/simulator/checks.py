@@ -41,6 +41,8 @@ class StrictCheck:
             ContextTooLong: If the prompt, or prompt and `max_tokens`, pass the model's window.
         """
         match exchange.asked.path:
+            case path if not path.startswith("/v1/"):
+                pass  # another vendor's API, which has a check of its own
             case "/v1/fim/completions":
                 check_fim_request(exchange.fields, find=self._find)
             case "/v1/embeddings":

@@ -100,6 +100,11 @@ class Exchange(msgspec.Struct, kw_only=True):
         return self.card.id if self.card is not None else self.model
 
     @property
+    def foreign(self) -> bool:
+        """Whether another vendor's API is asked, and not Mistral's."""
+        return not self.asked.path.startswith("/v1/")
+
+    @property
     def streamed(self) -> bool:
         """Whether a stream is asked for."""
         return (self.fields or {}).get("stream") is True

@@ -70,7 +70,7 @@ class FaultDoor:
             What happens to it, or None.
         """
         asked = exchange.asked
-        if not asked.path.startswith("/v1/"):
+        if not asked.path.startswith(("/v1/", "/openai/v1/")):
             return None
         model, suffix = split_model(exchange.model)
         if suffix is not None:

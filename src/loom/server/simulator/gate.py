@@ -26,7 +26,7 @@ from loom.server.simulator.journal import Journal
 from loom.wire.dialect import Dialect
 from loom.wire.mistral.usage import decode_usage
 
-__all__ = ["AsgiApp", "Check", "Fault", "FaultPlan", "Gate", "Station"]
+__all__ = ["AsgiApp", "Check", "Family", "Fault", "FaultPlan", "Gate", "Station"]
 
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -39,7 +39,7 @@ _BODY_BYTES = 64 * 1024 * 1024
 _decode = msgspec.json.Decoder().decode
 
 # What is checked, limited and charged; the rest is free.
-_CHARGED = frozenset({"/v1/chat/completions", "/v1/fim/completions", "/v1/embeddings"})
+_CHARGED = ("chat/completions", "fim/completions", "embeddings")
 
 
 class Fault(Protocol):
@@ -81,16 +81,30 @@ class Station(Protocol):
         """Its answer was sent, or its caller is gone."""
 
 
+class Family(msgspec.Struct, frozen=True):
+    """
+    How one vendor's API speaks before the API itself is asked.
+
+    Attributes:
+        desk: Compares keys and sets headers.
+        dialect: Writes errors.
+        find: The card of a model; None for one that is unknown.
+    """
+
+    desk: Desk
+    dialect: Dialect
+    find: Callable[[str], ModelCard | None]
+
+
 class Gate:
     """
     The ASGI application that a simulator serves.
 
     Args:
         app: What answers in the end.
-        desk: Compares keys and sets headers.
-        dialect: Writes errors.
+        family: Whose API it is, at `/v1`.
+        others: Further APIs, by what stands before their paths, for example "/openai/v1".
         clock: Tells the time and waits.
-        find: The card of a model; None for one that is unknown.
         checks: Asked in this order, for requests that are charged.
         stations: Told at the end, in this order.
         journal: Takes requests down when they come, and their ends.
@@ -103,10 +117,9 @@ class Gate:
         self,
         app: AsgiApp,
         *,
-        desk: Desk,
-        dialect: Dialect,
+        family: Family,
+        others: Mapping[str, Family] | None = None,
         clock: Clock,
-        find: Callable[[str], ModelCard | None],
         checks: Sequence[Check] = (),
         stations: Sequence[Station] = (),
         journal: Journal | None = None,
@@ -115,10 +128,11 @@ class Gate:
         latency_s: float = 0.0,
     ) -> None:
         self._app = app
-        self._desk = desk
-        self._dialect = dialect
+        self._usual = family
+        self._others = tuple((others or {}).items())
+        bases = ("/v1", *(others or {}))
+        self._charged = frozenset(f"{base}/{path}" for base in bases for path in _CHARGED)
         self._clock = clock
-        self._find = find
         self._checks = checks
         self._stations = stations
         self._journal = journal
@@ -200,7 +214,7 @@ class Gate:
 
         fault = None if self._faults is None else self._faults.plan(exchange)
         if exchange.model:
-            exchange.card = self._find(exchange.model)
+            exchange.card = self._family(scope["path"]).find(exchange.model)
         again = _again(exchange.body, receive)
         if fault is None:
             await rest(scope, again, send)
@@ -210,10 +224,10 @@ class Gate:
 
     async def _admitted(self, exchange: Exchange, scope: Scope, send: Send) -> bool:
         """Whether the application shall answer; if not, the request was refused."""
-        if scope["path"] not in _CHARGED or scope["method"] != "POST":
+        if scope["path"] not in self._charged or scope["method"] != "POST":
             return True
         try:
-            self._desk.admit(exchange.asked.headers.get("authorization"))
+            self._family(scope["path"]).desk.admit(exchange.asked.headers.get("authorization"))
             if exchange.problem is not None:
                 raise exchange.problem
             # What is no JSON object is refused by the application, in its words.
@@ -258,13 +272,20 @@ class Gate:
         for station in self._stations:
             station.end(exchange)
 
+    def _family(self, path: str) -> Family:
+        for base, family in self._others:
+            if path.startswith(base):
+                return family
+        return self._usual
+
     async def _refuse(self, error: LoomError, exchange: Exchange, send: Send) -> None:
-        reply = self._dialect.encode_error(error)
+        family = self._family(exchange.asked.path)
+        reply = family.dialect.encode_error(error)
         elapsed_s = self._clock.monotonic_s() - exchange.began_s
         admitted = reply.status != 401
         outcome = Outcome(status=reply.status, admitted=admitted, elapsed_s=elapsed_s)
         limits = {} if error.rate_limit is None else error.rate_limit.headers
-        headers = {**reply.headers, **self._desk.headers(outcome), **limits}
+        headers = {**reply.headers, **family.desk.headers(outcome), **limits}
         await Line(send).whole(reply.status, headers, reply.body)
 
 

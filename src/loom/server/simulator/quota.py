@@ -179,7 +179,9 @@ def _refusal(kind: str, state: RateLimitState | None = None) -> RateLimited:
 
 
 def _most(exchange: Exchange) -> int:
-    most = (exchange.fields or {}).get("max_tokens")
+    fields = exchange.fields or {}
+    # OpenAI's newer name for it; Mistral refuses it.
+    most = fields.get("max_completion_tokens", fields.get("max_tokens"))
     return most if isinstance(most, int) and most > 0 else 0
 
 

@@ -36,6 +36,7 @@ class Simulator:
     Mistral's API on loopback, answered without a model.
 
     A context manager: `with Simulator() as sim: Mistral(sim.api_key, base_url=sim.base_url)`.
+    It speaks as OpenAI does too, at `openai_base_url`: same answers, journal, limits and faults.
 
     Attributes:
         options: What was chosen.
@@ -138,9 +139,23 @@ class Simulator:
         Raises:
             RuntimeError: If it is not started.
         """
+        return f"{self._root}/v1"
+
+    @property
+    def openai_base_url(self) -> str:
+        """
+        Where it speaks as OpenAI does, for example `http://127.0.0.1:40123/openai/v1`.
+
+        Raises:
+            RuntimeError: If it is not started.
+        """
+        return f"{self._root}/openai/v1"
+
+    @property
+    def _root(self) -> str:
         if self._listener is None:
             raise RuntimeError("the simulator is not running: call start(), or use `with`")
-        return f"http://{HOST}:{self._listener.port}/v1"
+        return f"http://{HOST}:{self._listener.port}"
 
     def start(self) -> Self:
         """

@@ -16,7 +16,12 @@ import msgspec
 from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from loom.wire.chat_completions.refusals import refused
 
-__all__ = ["decode_embeddings_request", "embedding_size", "encode_embeddings_response"]
+__all__ = [
+    "EMBEDDING_MODELS",
+    "decode_embeddings_request",
+    "embedding_size",
+    "encode_embeddings_response",
+]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -26,6 +31,9 @@ _SIZES = {
     "text-embedding-3-large": 3072,
     "text-embedding-ada-002": 1536,
 }
+EMBEDDING_MODELS = frozenset(_SIZES)
+"""OpenAI's models that make vectors."""
+
 _USUAL = 1536
 _FIELDS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
 # "any array must be 2048 dimensions or less".
