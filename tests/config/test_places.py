@@ -159,6 +159,8 @@ def test_a_path_stays_where_others_serve_it(given: str, expected: str) -> None:
         ("gpt-4.1", (None, "gpt-4.1")),
         ("openai:gpt-4.1", ("openai", "gpt-4.1")),
         ("openai:llama3.1:8b", ("openai", "llama3.1:8b")),
+        ("llama3.1:8b", (None, "llama3.1:8b")),
+        ("gpt-oss:20b", (None, "gpt-oss:20b")),
         ("ft:gpt-4o-mini:me::1", (None, "ft:gpt-4o-mini:me::1")),
         ("openai:ft:gpt-4o-mini:me::1", ("openai", "ft:gpt-4o-mini:me::1")),
         ("openai:", ("openai", "")),

@@ -10,24 +10,39 @@ import rich_click as click
 
 from loom.cli.options import as_of_option
 from loom.cli.terminal import Terminal
+from loom.cli.whose import async_client_of, client_of
 from loom.config.load import load_settings
 from loom.transport.contract import HttpRequest, Transport
 
 if TYPE_CHECKING:
-    from loom.client.blocking import Mistral
+    from loom.client.aio import AsyncClient
+    from loom.client.blocking import Client
 
-__all__ = ["connect", "connection_options", "model_options", "steady", "steady_options"]
+__all__ = [
+    "connect",
+    "connect_async",
+    "connection_options",
+    "model_options",
+    "steady",
+    "steady_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_MODEL = click.option("-m", "--model", metavar="ID", help="The model; `looms models` lists them.")
+_MODEL = click.option(
+    "-m",
+    "--model",
+    metavar="ID",
+    help="The model; `looms models` lists them. Another vendor's: openai:gpt-4.1.",
+)
 _SIM = click.option("--sim", is_flag=True, help="Ask the simulator: no key, no network, no cost.")
 _STEADY = (
     click.option(
         "--fallback",
         multiple=True,
         metavar="MODEL",
-        help="Ask this model when the first one fails; may be given several times.",
+        help="Ask this model when the first one fails, perhaps another vendor's (openai:gpt-4.1);"
+        " may be given several times.",
     ),
     click.option(
         "--rescue",
@@ -123,7 +138,7 @@ def connect(
     as_of: date | None,
     offline: bool = False,
     **more: Any,
-) -> Mistral:
+) -> Client:
     """
     A client as flags and settings say.
 
@@ -142,8 +157,46 @@ def connect(
         InvalidAPIKey: If there is no key, or it cannot be one.
         ConfigInvalid: If a setting is not as it must be.
     """
-    from loom.client.blocking import Mistral  # noqa: PLC0415 - start-up time
+    given = _arguments(terminal, model=model, as_of=as_of, more=more)
+    return client_of(given | _door(sim=sim, offline=offline))
 
+
+def connect_async(
+    terminal: Terminal,
+    *,
+    model: str | None,
+    sim: bool = False,
+    as_of: date | None,
+    offline: bool = False,
+    **more: Any,
+) -> AsyncClient:
+    """
+    Do the same as `connect` for asyncio; arguments and errors as there.
+
+    Args:
+        terminal: Where the client's log goes.
+        model: The flag.
+        sim: Whether the simulator answers.
+        as_of: The day whose models and prices hold.
+        offline: True for what only counts.
+        more: Further arguments of the client.
+
+    Returns:
+        The client; close it.
+    """
+    given = _arguments(terminal, model=model, as_of=as_of, more=more)
+    return async_client_of(given | _door(sim=sim, offline=offline))
+
+
+def _door(*, sim: bool, offline: bool) -> dict[str, Any]:
+    if offline:
+        return {"api_key": "no-key-is-needed", "transport": _Shut()}
+    return {"sim": sim}
+
+
+def _arguments(
+    terminal: Terminal, *, model: str | None, as_of: date | None, more: Mapping[str, Any]
+) -> dict[str, Any]:
     terminal.start_log()
     settings = load_settings()
     chosen = {
@@ -154,11 +207,7 @@ def connect(
         "deadline_s": settings.deadline_s,
         "as_of": as_of,
     }
-    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    given |= more
-    if offline:
-        return Mistral("no-key-is-needed", transport=_Shut(), **given)
-    return Mistral(sim=sim, **given)
+    return {name: value for name, value in chosen.items() if value is not None} | dict(more)
 
 
 class _Shut(Transport):

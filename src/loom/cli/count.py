@@ -24,7 +24,7 @@ _EPILOG = "Nothing is sent and no key is needed. Standard output is the number a
 @pass_terminal
 @click.pass_context
 def count(context: click.RichContext, terminal: Terminal, /, **given: Any) -> None:
-    """Count the tokens of a prompt, as Mistral bills them."""
+    """Count the tokens of a prompt, as the vendor bills them."""
     question = read_question(context, given)
     options = dict(question.options)
     model = given["model"] or options.pop("model", None)

@@ -27,9 +27,9 @@ from loom.core.messages import Message
 from loom.core.response import LLMResponse, Usage
 
 if TYPE_CHECKING:
-    from loom.client.blocking import Mistral
+    from loom.client.blocking import Client
 
-__all__ = ["Listener", "response_object"]
+__all__ = ["Listener", "event_name", "event_object", "response_object", "usage_object"]
 
 _INTERRUPTED = 130
 
@@ -44,7 +44,7 @@ class Listener:
         as_of: The day whose prices hold for an estimate; None: today.
     """
 
-    def __init__(self, terminal: Terminal, client: Mistral, *, as_of: date | None = None) -> None:
+    def __init__(self, terminal: Terminal, client: Client, *, as_of: date | None = None) -> None:
         self._terminal = terminal
         self._client = client
         self._as_of = as_of
@@ -131,7 +131,7 @@ class Listener:
             case _:
                 pass
         if terminal.json:
-            terminal.write_json(_event_object(event))
+            terminal.write_json(event_object(event))
             return
         match event:
             case TextDelta(text=text, choice=0):
@@ -166,7 +166,7 @@ class Listener:
     def _interrupted(self, messages: Sequence[Message]) -> Exit:
         usage = self._so_far(messages, "interrupted")
         if self._terminal.json:
-            partial = {"text": "".join(self._text), "usage": _usage_object(usage)}
+            partial = {"text": "".join(self._text), "usage": usage_object(usage)}
             self._terminal.print_error("ERR_INTERRUPTED", "interrupted", partial=partial)
         return Exit(_INTERRUPTED)
 
@@ -211,7 +211,7 @@ def response_object(response: LLMResponse) -> dict[str, Any]:
         "model": response.model,
         "id": response.id,
         "request_id": response.request_id,
-        "usage": _usage_object(response.usage),
+        "usage": usage_object(response.usage),
         "attempts": response.attempts,
         "latency_s": round(response.latency_s, 6),
         "timeline": None if response.timeline is None else response.timeline.to_json(),
@@ -219,23 +219,54 @@ def response_object(response: LLMResponse) -> dict[str, Any]:
     }
 
 
-def _usage_object(usage: Usage) -> dict[str, Any]:
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """
+    Tokens and money as `--json` prints them.
+
+    Args:
+        usage: What a call, or several, used.
+
+    Returns:
+        The fields; money as a decimal string.
+    """
     fields = msgspec.structs.asdict(usage)
     # Not 2E-7, which few readers of JSON strings take for a number.
     fields["cost_usd"] = None if usage.cost_usd is None else f"{usage.cost_usd:f}"
     return fields
 
 
-def _event_object(event: StreamEvent) -> dict[str, Any]:
+def event_name(event: object) -> str:
+    """
+    What an event is called in JSON.
+
+    Args:
+        event: The event.
+
+    Returns:
+        For example `text_delta`.
+    """
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(event).__name__)
+    return words.removeprefix("_")
+
+
+def event_object(event: msgspec.Struct) -> dict[str, Any]:
+    """
+    An event as `--json --stream` prints it.
+
+    Args:
+        event: What happened.
+
+    Returns:
+        Its name and fields.
+    """
     fields: dict[str, Any] = msgspec.structs.asdict(event)
     match event:
         case Completed(response=response):
             fields = {"response": response_object(response)}
         case UsageReported(usage=usage):
-            fields = {"usage": _usage_object(usage)}
+            fields = {"usage": usage_object(usage)}
         case Retried(error=error) | Rerouted(error=error):
             fields["error"] = {"code": error.code, "message": error.message}
         case _:
             pass
-    return {"event": words.removeprefix("_"), **fields}
+    return {"event": event_name(event), **fields}

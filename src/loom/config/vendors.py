@@ -74,7 +74,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     Whose API it is.
 
     Attributes:
-        name: As in routes, rows, answers and ledgers: "openai".
+        name: As in routes, rows, answers and ledgers: "openai"; a word of letters, digits and `_`.
         title: As people write it: "OpenAI". Log lines begin with it.
         base_url: Its address.
         console_url: Where a key is made.

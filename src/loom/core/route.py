@@ -72,14 +72,15 @@ def named_model(text: str) -> tuple[str | None, str]:
     Part `provider:model`.
 
     Args:
-        text: A model, perhaps with its provider before it.
+        text: A model, perhaps with its provider before it, which is a word of letters, digits
+            and `_`.
 
     Returns:
         The provider, None where none is named, and the model; empty when it is missing, or no id.
     """
     name, colon, model = text.strip().partition(":")
-    # A fine-tuned model's id has colons too: `ft:open-mistral-7b:...`.
-    if not colon or name == "ft":
+    # Ids of models have colons too: `ft:open-mistral-7b:...`, `llama3.1:8b`. A vendor is a word.
+    if not colon or name == "ft" or not name.isidentifier():
         return None, text.strip()
     return name, model if model == model.strip() else ""
 
