@@ -77,7 +77,8 @@ async def backend_prompt(backend: Backend) -> str:
         "It may be changed." if backend.capabilities.write else "Read-only.",
     )
     if isinstance(backend, FileOperations):
-        head = f"You can read the folder {what!r} with tools; paths are below it. {rights}"
+        verb = "work in" if backend.capabilities.write else "read"
+        head = f"You can {verb} the folder {what!r} with tools; paths are below it. {rights}"
     elif backend.capabilities.query:
         head = f"You can query {what!r} in {_spoken(backend)} with tools. {rights}"
     else:
