@@ -152,6 +152,7 @@ def _work(state: _State) -> None:
             state.waiting += 1
     with state.lock:
         state.threads -= 1
+        state.waiting -= 1
 
 
 async def call_in_thread(threads: WorkerThreads, function: Callable[[], T]) -> T:
