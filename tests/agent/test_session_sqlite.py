@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -233,6 +234,39 @@ async def test_a_disk_that_is_write_protected_is_a_setting(path: Path) -> None:
             await store.append("abc", [user()], expected=1)
         assert "write to the file and to its folder" in caught.value.hint
         assert 1 == len(await store.read("abc"))
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (errno.EACCES, "is read-only"),
+        (errno.EROFS, "is read-only"),
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EIO, "cannot be read or written"),
+        (errno.ENOTDIR, "cannot be a file"),
+        (errno.ELOOP, "cannot be a file"),
+    ],
+)
+async def test_what_the_machine_says_is_told(path: Path, code: int, says: str) -> None:
+    """An error of the machine is told with the file, in words, and with advice."""
+
+    def connect(path: Path, busy_s: float) -> sqlite3.Connection:
+        raise OSError(code, os.strerror(code), str(path))
+
+    async with sessions(path, connect=connect) as store:
+        with pytest.raises((ConfigInvalid, SessionUnavailable), match=says) as caught:
+            await store.append("abc", [user()], expected=0)
+    assert str(path) in str(caught.value)
+    assert caught.value.hint
+
+
+async def test_a_log_that_cannot_be_made_is_a_folder_that_is_read_only(path: Path) -> None:
+    """The file is there, and what SQLite needs beside it is not and cannot be."""
+    await made(path)
+    path.with_name("sessions.db-wal").mkdir()
+    async with sessions(path) as store:
+        with pytest.raises(ConfigInvalid, match="is read-only, or lies in a folder that is"):
+            await store.read("abc")
 
 
 @pytest.mark.parametrize("where", ["folder", "file/sessions.db", "n" * 300])

@@ -72,7 +72,7 @@ def in_trouble(path: Path, error: Exception) -> LoomError:
     Returns:
         The error; it names the file and what to do.
     """
-    return trouble_error(path, _kind_of(error), error)
+    return trouble_error(path, _kind_of(path, error), error)
 
 
 def trouble_error(path: Path, trouble: SessionTrouble, cause: Exception | None = None) -> LoomError:
@@ -95,7 +95,7 @@ def trouble_error(path: Path, trouble: SessionTrouble, cause: Exception | None =
     return ConfigInvalid(f"the session store {path} {what}{said}", hint=hint, attempts=0)
 
 
-def _kind_of(error: Exception) -> SessionTrouble:
+def _kind_of(path: Path, error: Exception) -> SessionTrouble:
     if isinstance(
         error, FileExistsError | NotADirectoryError | IsADirectoryError | FileNotFoundError
     ):
@@ -108,5 +108,6 @@ def _kind_of(error: Exception) -> SessionTrouble:
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
             return "nowhere"
     if getattr(error, "sqlite_errorname", "").startswith("SQLITE_CANTOPEN"):
-        return "nowhere"
+        # A file that is there lies where its log cannot be made beside it.
+        return "readonly" if path.is_file() else "nowhere"
     return trouble_of(error)
