@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 from loom.core.version import VERSION
 
 if TYPE_CHECKING:
+    from loom.agent.backend import Backend
+    from loom.agent.backend_files import FilesBackend
+    from loom.agent.backend_sqlite import SQLiteBackend
     from loom.agent.events import CallCompleted, Done, Summarised, ToolFinished, ToolStarted
     from loom.agent.limits import AgentLimits
     from loom.agent.response import AgentResponse
@@ -134,6 +137,7 @@ __all__ = [
     "AsyncStream",
     "Attempt",
     "AudioPart",
+    "Backend",
     "Breaker",
     "Budget",
     "BudgetExceeded",
@@ -152,6 +156,7 @@ __all__ = [
     "Done",
     "Fallback",
     "FilePart",
+    "FilesBackend",
     "Finished",
     "ImagePart",
     "InsufficientCredits",
@@ -198,6 +203,7 @@ __all__ = [
     "RetryPolicy",
     "RetryQuota",
     "Route",
+    "SQLiteBackend",
     "SQLiteSessions",
     "Secret",
     "Sending",
@@ -267,6 +273,9 @@ _HOMES = {
         "AsyncAgent",
         "AsyncAgentStream",
     ),
+    "loom.agent.backend": ("Backend",),
+    "loom.agent.backend_files": ("FilesBackend",),
+    "loom.agent.backend_sqlite": ("SQLiteBackend",),
     "loom.agent.session_sqlite": ("SQLiteSessions",),
     "loom.agent.session_memory": ("MemorySessions",),
     "loom.agent.session": (

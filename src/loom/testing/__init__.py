@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from loom.testing.backends import BACKEND_LAWS, BackendCase, BackendLaw, backend_contract
     from loom.testing.cancel import Probes, Survey, abandoned_generators, cancel_everywhere
     from loom.testing.chance import Chance
     from loom.testing.clock import FakeClock, FakeDice, no_waits
@@ -40,10 +41,13 @@ if TYPE_CHECKING:
     from loom.testing.turns import turn, turn_until
 
 __all__ = [
+    "BACKEND_LAWS",
     "LAYER_LAWS",
     "LEDGER_LAWS",
     "LIMIT_STORE_LAWS",
     "SESSION_STORE_LAWS",
+    "BackendCase",
+    "BackendLaw",
     "CallPlan",
     "Chance",
     "Deadlock",
@@ -79,6 +83,7 @@ __all__ = [
     "Weather",
     "Witness",
     "abandoned_generators",
+    "backend_contract",
     "cancel_everywhere",
     "draw_plan",
     "layer_contract",
@@ -95,6 +100,7 @@ __all__ = [
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "loom.testing.backends": ("BACKEND_LAWS", "BackendCase", "BackendLaw", "backend_contract"),
     "loom.testing.cancel": ("Probes", "Survey", "abandoned_generators", "cancel_everywhere"),
     "loom.testing.chance": ("Chance",),
     "loom.testing.clock": ("FakeClock", "FakeDice", "no_waits"),

@@ -22,7 +22,22 @@ from loom.core.errors import ToolError
 from loom.shuttle.tool import tool_specs
 from loom.testing.turns import turn
 
-__all__ = ["BACKEND_LAWS", "BackendCase", "BackendLaw", "backend_contract"]
+__all__ = [
+    "BACKEND_LAWS",
+    "BackendCase",
+    "BackendLaw",
+    "a_cancelled_query_leaves_nothing",
+    "a_query_gives_rows",
+    "backend_contract",
+    "it_says_what_it_is",
+    "its_schema_fits_a_prompt",
+    "its_tools_can_be_offered",
+    "queries_run_side_by_side",
+    "what_is_wrong_is_told",
+    "what_it_holds_is_listed",
+    "who_is_closed_answers_nothing",
+    "who_reads_changes_nothing",
+]
 
 # A prompt has a window; a schema may take this much of it (a thousand tokens or two).
 _MOST_CHARS = 8000

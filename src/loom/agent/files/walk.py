@@ -21,7 +21,7 @@ import msgspec
 
 from loom.core.errors import ConfigInvalid, ToolFailed
 
-__all__ = ["Entry", "Parts", "Tree", "possible"]
+__all__ = ["Entry", "Parts", "Tree", "failed", "missing", "not_ordinary", "open_file", "possible"]
 
 Parts: TypeAlias = tuple[str, ...]
 """The names of a path, outermost first; empty for the root."""

@@ -24,7 +24,7 @@ from loom.core.ambient import Clock
 __all__ = ["Guard", "opened"]
 
 # A look costs as much as about ten of SQLite's instructions.
-STEPS_BETWEEN_LOOKS = 200
+_STEPS_BETWEEN_LOOKS = 200
 _LONGEST_PROGRAM = 6000  # instructions; a query of ten tables has some hundreds
 
 _WRITES = {
@@ -89,7 +89,7 @@ class Guard:
         self._clock = clock
         self._stop = stop
         self._until_s = clock.monotonic_s() + bounds.timeout_s
-        self._looks_left = max(1, bounds.max_steps // STEPS_BETWEEN_LOOKS)
+        self._looks_left = max(1, bounds.max_steps // _STEPS_BETWEEN_LOOKS)
         self._memory = process_bytes()
         self._remembered_s = 0.0
 
@@ -130,7 +130,7 @@ class Guard:
 
     def watch(self, connection: sqlite3.Connection) -> None:
         """Watch time, steps and memory from here on."""
-        connection.set_progress_handler(self.look, STEPS_BETWEEN_LOOKS)
+        connection.set_progress_handler(self.look, _STEPS_BETWEEN_LOOKS)
 
     @contextmanager
     def authorizing(
