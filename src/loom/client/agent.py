@@ -19,8 +19,9 @@ from loom.agent.response import AgentResponse
 from loom.agent.runtime import AgentRuntime, Ask
 from loom.agent.session import SessionStore
 from loom.agent.session_open import open_sessions
+from loom.client.answering import llm_of
 from loom.client.discreet import discreet, discreet_async, forget
-from loom.client.llm import Llm, LlmLike, llm_of
+from loom.client.llm import Llm, LlmLike
 from loom.client.options import Messages, coerce_messages
 from loom.client.output import parsed_response
 from loom.client.stream import begun_anew
@@ -101,7 +102,7 @@ class AsyncAgent:
         self._system_prompt = system_prompt
         self._options = dict(options or {})
         changes = {} if budget is None else {"budget": budget}
-        self._llm = llm if isinstance(llm, Llm) else llm_of(llm, changes, clock)
+        self._llm = llm_of(llm, changes, clock)
         owned = isinstance(sessions, str | Path)
         store = open_sessions(sessions) if isinstance(sessions, str | Path) else sessions
         self._runtime = AgentRuntime(
@@ -115,6 +116,8 @@ class AsyncAgent:
             permissions=permissions,
             context=context,
             window=self._llm.window,
+            name=name,
+            telemetry=self._llm.telemetry,
         )
         self._closed = False
 

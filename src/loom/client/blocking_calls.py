@@ -10,6 +10,7 @@ from typing import Any, Self
 from loom.client.calls import AsyncClient
 from loom.client.discreet import discreet
 from loom.client.lease import Lease
+from loom.client.llm import Llm
 from loom.client.options import Messages
 from loom.client.reader import Reader
 from loom.client.stream import AsyncStream, begun_anew
@@ -56,6 +57,10 @@ class Client:
         It is for asyncio, and for one event loop at a time: this client's own runs on a thread.
         """
         return self._async.provider
+
+    def as_llm(self) -> Llm:
+        """What an agent needs of this client."""
+        return self._async.as_llm()
 
     @discreet
     def request(

@@ -18,10 +18,10 @@ from loom.agent.backend import Backend
 from loom.agent.limits import AgentLimits, ContextPolicy
 from loom.agent.session import SessionStore
 from loom.client.agent import AgentTool, AsyncAgent, checked_tools
-from loom.client.agent_blocking import Agent
 from loom.client.aio import AsyncMistral, AsyncOpenAI
+from loom.client.answering import llm_of
 from loom.client.calls import AsyncClient
-from loom.client.llm import Llm, LlmLike, llm_of
+from loom.client.llm import Llm, LlmLike
 from loom.client.surroundings import BudgetLike, FallbackLike, KeyLike
 from loom.config.secrets import find_in_keyring
 from loom.core.errors import ConfigInvalid, InvalidAPIKey, LoomError
@@ -35,6 +35,8 @@ from loom.shuttle.permission import Permissions
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
+
+    from loom.client.agent_blocking import Agent
 
 __all__ = ["AgentBuilder"]
 
@@ -357,6 +359,8 @@ class AgentBuilder:
                 several things are, the message lists them.
             LoomError: The one thing that is wrong.
         """
+        from loom.client.agent_blocking import Agent  # noqa: PLC0415 - asyncio needs no portal
+
         return Agent.of(self.build_async())
 
     def build_async(self) -> AsyncAgent:
@@ -387,7 +391,7 @@ class AgentBuilder:
             return llm_of(self._llm({}), around)
         client = self._llm(around)
         assert isinstance(client, AsyncClient)  # noqa: S101 - what `_made` was given makes
-        return msgspec.structs.replace(llm_of(client, {}), close=client.aclose)
+        return msgspec.structs.replace(client.as_llm(), close=client.aclose)
 
     def _gathered(self, wrong: list[LoomError], make: Callable[[], T]) -> T | None:
         try:

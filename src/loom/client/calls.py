@@ -24,6 +24,7 @@ from loom.client.checks import (
 )
 from loom.client.defaults import Defaults, changed_defaults
 from loom.client.discreet import discreet, discreet_async
+from loom.client.llm import Llm
 from loom.client.options import Messages, build_request
 from loom.client.output import parsed_response
 from loom.client.stream import AsyncStream
@@ -146,6 +147,22 @@ class AsyncClient:
             RuntimeError: After `aclose`.
         """
         return self._request(messages, tools, options)
+
+    def as_llm(self) -> Llm:
+        """What an agent needs of this client."""
+        catalog = self._assembled.catalog
+
+        def window(model: str) -> int | None:
+            card = catalog.find(model, self._day(), self.name)
+            return None if card is None else card.context_window
+
+        return Llm(
+            provider=self.provider,
+            build=lambda tools, options: self._request("?", tools, options),
+            clock=self._clock,
+            window=window,
+            telemetry=self._surroundings.telemetry,
+        )
 
     @discreet_async
     async def chat(
