@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -49,6 +49,9 @@ from loom.core.response import LLMResponse
 from loom.shuttle.executor import Executor, ToolBegun
 from loom.shuttle.result import ToolResult
 
+if TYPE_CHECKING:
+    from loom.layers.trace_agent import AgentRecorder
+
 __all__ = ["Gear", "Loop", "Parse"]
 
 Parse: TypeAlias = Callable[[LLMResponse], Any]
@@ -72,6 +75,7 @@ class Gear(msgspec.Struct, frozen=True, kw_only=True):
         limits: How far the turn may go.
         context: What happens to a conversation that outgrows the window.
         parse: Reads the answer as a value; None: nobody does.
+        trace: Records the turn and its tools; None: nobody does.
     """
 
     provider: LLMProvider
@@ -80,6 +84,7 @@ class Gear(msgspec.Struct, frozen=True, kw_only=True):
     limits: AgentLimits
     context: ContextPolicy = "slide"
     parse: Parse | None = None
+    trace: AgentRecorder | None = None
 
 
 class Loop:
@@ -298,15 +303,32 @@ class Loop:
                     await self._log.add(
                         Begun(call_id=outcome.call.id, name=name, position=positions[at])
                     )
+                    self._tool_began(outcome.call)
                     yield ToolStarted(outcome.call)
                 else:
                     results[_place(outcome.call, calls, running, results)] = outcome
+                    self._tool_ended(outcome)
                     await self._keep(outcome)
                     yield ToolFinished(outcome)
         every = [results[index] for index in range(len(calls))]
         for index in refused:
             await self._keep(results[index])
         self._tally.ran(every, begun)
+
+    def _tool_began(self, call: ToolCall) -> None:
+        trace = self._gear.trace
+        if trace is not None:
+            tool = self._gear.executor.tool(call.name)
+            said = getattr(tool, "description", None)
+            trace.tool_began(
+                call, said if isinstance(said, str) else None, self._gear.clock.monotonic_s()
+            )
+
+    def _tool_ended(self, result: ToolResult) -> None:
+        trace = self._gear.trace
+        if trace is not None:
+            now_s = self._gear.clock.monotonic_s()
+            trace.tool_ended(result.call, result.error, result.content, now_s)
 
     async def _keep(self, result: ToolResult) -> None:
         await self._log.add(Said(message=result.message))
@@ -316,12 +338,19 @@ class Loop:
     ) -> AsyncGenerator[ToolBegun | ToolResult, None]:
         """What the executor does, as long as there is time for tools."""
         waiting = list(calls)
+        trace, begun = self._gear.trace, None
         async with aclosing(self._gear.executor.run(calls)) as outcomes:
             while waiting:
                 left_s = self._tally.tools_end_s - self._gear.clock.monotonic_s()
-                outcome = await _next(outcomes, left_s)
+                if trace is None:
+                    outcome = await _next(outcomes, left_s)
+                else:
+                    # The tool that was told of begins in this step, inside its span.
+                    with trace.within(begun):
+                        outcome = await _next(outcomes, left_s)
                 if outcome is None:
                     break
+                begun = outcome.call if isinstance(outcome, ToolBegun) else None
                 if isinstance(outcome, ToolResult):
                     waiting = [call for call in waiting if call is not outcome.call]
                 yield outcome

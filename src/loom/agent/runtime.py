@@ -19,10 +19,11 @@ from loom.agent.response import AgentResponse
 from loom.agent.session import Condensed, Said, SessionStore, new_session_id
 from loom.agent.tally import Tally
 from loom.core.ambient import Clock, Dice
-from loom.core.errors import InvalidRequest, StreamTruncated
+from loom.core.errors import InvalidRequest, LoomError, StreamTruncated
 from loom.core.messages import Message
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest, ToolSpec
+from loom.layers.trace import Telemetry, ending
 from loom.shuttle.executor import Executor
 from loom.shuttle.permission import Permissions
 from loom.shuttle.source import ToolSource
@@ -30,6 +31,8 @@ from loom.shuttle.tool import Tool
 
 if TYPE_CHECKING:
     from asyncio import Lock
+
+    from loom.layers.trace_agent import AgentRecorder
 
 __all__ = ["AgentRuntime", "Ask"]
 
@@ -54,6 +57,8 @@ class AgentRuntime:
         permissions: Which tools may run.
         context: What happens to a conversation that outgrows the window.
         window: Gives a model's window in tokens, None when unknown; for "summarise".
+        name: The agent's name in traces.
+        telemetry: Where spans and metrics of turns and tools go; None: nowhere.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class AgentRuntime:
         permissions: Permissions = Permissions(),  # noqa: B008 - a frozen value
         context: ContextPolicy = "slide",
         window: Callable[[str], int | None] = lambda _: None,
+        name: str = "agent",
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._provider = provider
         self._clock = clock
@@ -80,6 +87,8 @@ class AgentRuntime:
         self._permissions = permissions
         self._context: ContextPolicy = context
         self._window = window
+        self._name = name
+        self._telemetry = telemetry
         self._executor: Executor | None = None
         self._former: list[Executor] = []
         self._tools: tuple[Tool, ...] = ()
@@ -220,9 +229,57 @@ class AgentRuntime:
         parse: Parse | None,
     ) -> AsyncGenerator[AgentEvent, None]:
         tally = Tally(self._limits, self._clock.monotonic_s())
+        trace = self._trace(session)
+        try:
+            steps = self._steps(said, ask, session, parse=parse, tally=tally, trace=trace)
+            async with aclosing(steps) as events:
+                async for event in events:
+                    if type(event) is Done and trace is not None:
+                        trace.answered(
+                            event.response.usage, _facts(event.response), self._clock.monotonic_s()
+                        )
+                    yield event
+        except LoomError as error:
+            if trace is not None:
+                partial = error.partial
+                usage = None if partial is None else partial.usage
+                trace.ended(error.code, usage, self._clock.monotonic_s())
+            raise
+        except BaseException as error:
+            if trace is not None:
+                trace.ended(ending(error), None, self._clock.monotonic_s())
+            raise
+
+    def _trace(self, session: str | None) -> AgentRecorder | None:
+        if self._telemetry is None:
+            return None
+        from loom.layers.trace_agent import AgentRecorder  # noqa: PLC0415 - an extra
+
+        return AgentRecorder(
+            self._telemetry.instruments,
+            agent=self._name,
+            provider=self._provider.name,
+            model=self._provider.model,
+            session=session,
+            now_s=self._clock.monotonic_s(),
+            content=self._telemetry.content,
+        )
+
+    async def _steps(
+        self,
+        said: tuple[Message, ...],
+        ask: Ask,
+        session: str | None,
+        *,
+        parse: Parse | None,
+        tally: Tally,
+        trace: AgentRecorder | None,
+    ) -> AsyncGenerator[AgentEvent, None]:
         executor = await self._ready()
         log = await Log.open(self._sessions, session)
         request = _asked(await ask(executor.specs), executor.specs, session, self._context)
+        if trace is not None:
+            request = msgspec.structs.replace(request, trace_parent=trace.parent)
         if said and self._context == "summarise":
             told = await self._condense(log, request, tally)
             if told:
@@ -246,6 +303,7 @@ class AgentRuntime:
             limits=self._limits,
             context=self._context,
             parse=parse,
+            trace=trace,
         )
         loop = Loop(gear, log, request, tally, since=since)
         async with aclosing(loop.run(left)) as events:
@@ -321,6 +379,17 @@ def _asked(
         # Each call has its own deadline within the turn's.
         deadline_s=None,
     )
+
+
+def _facts(response: AgentResponse) -> dict[str, int | str]:
+    """What a turn's span says beside its tokens."""
+    facts: dict[str, int | str] = {
+        "loom.agent.calls": len(response.calls),
+        "loom.agent.tool_executions": len(response.tool_executions),
+    }
+    if response.stopped_by is not None:
+        facts["loom.agent.stopped_by"] = response.stopped_by
+    return facts
 
 
 def _beginning(log: Log) -> int:

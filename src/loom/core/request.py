@@ -177,6 +177,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         deadline_s: When the call must be over, in seconds of the clock's monotonic time; None:
             it has not begun, and has `timeouts.total_s` from then on.
         extra: Further body fields, sent as they are: for what a vendor added after this version.
+        trace_parent: The tracing context that the call belongs to; None: the current one.
     """
 
     model: str
@@ -201,6 +202,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     attribution: Attribution = Attribution()
     deadline_s: float | None = None
     extra: Mapping[str, Any] = {}
+    trace_parent: Any = None
 
     def __repr__(self) -> str:
         """Model and sizes; never what is asked."""

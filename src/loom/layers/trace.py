@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from loom.layers.trace_otel import Instruments, Recorder
 
-__all__ = ["Telemetry", "Tracing"]
+__all__ = ["Telemetry", "Tracing", "ending"]
 
 # What nobody raises: the stream ended without its answer, and whoever folds it says so.
 _TRUNCATED = "stream_truncated"
@@ -132,7 +132,7 @@ class Tracing(Layer):
             call.failed(error)
             raise
         except BaseException as error:
-            call.ended(_ending(error))
+            call.ended(ending(error))
             raise
         finally:
             call.ended(_TRUNCATED)
@@ -214,8 +214,16 @@ class _Call:
         return self._clock.monotonic_s()
 
 
-def _ending(error: BaseException) -> str:
-    """What a call came to that neither answered nor failed by itself."""
+def ending(error: BaseException) -> str:
+    """
+    What a call came to that neither answered nor failed by itself.
+
+    Args:
+        error: What left it.
+
+    Returns:
+        `abandoned`, `cancelled`, or the name of a foreign error's class.
+    """
     from asyncio import CancelledError  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
 
     if isinstance(error, GeneratorExit):

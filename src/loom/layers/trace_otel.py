@@ -80,6 +80,17 @@ class Instruments:
         self.duration = seconds("duration", "GenAI operation duration.")
         self.first_chunk = seconds("time_to_first_chunk", "Time to receive the first chunk.")
         self.each_chunk = seconds("time_per_output_chunk", "Time per output chunk.")
+
+        def work(name: str, says: str) -> metrics.Histogram:
+            return meter.create_histogram(
+                f"gen_ai.{name}.duration",
+                unit="s",
+                description=says,
+                explicit_bucket_boundaries_advisory=_SECONDS,
+            )
+
+        self.agent_duration = work("invoke_agent", "Duration of a turn of an agent.")
+        self.tool_duration = work("execute_tool", "Duration of a tool's execution.")
         self.input = total("input_tokens", "Input tokens used, cached ones included.")
         self.output = total("output_tokens", "Output tokens used, thinking included.")
         self.cached = total("cache_read.input_tokens", "Input tokens read from a cache.")
@@ -124,8 +135,12 @@ class Recorder:
         self._known = request_attributes(provider, request)
         self._split_by = metric_attributes(self._known)
         # The parent is the span that is current now: when the first event is asked for.
+        # An agent names its own turn's, which is never the current one.
         self._span = instruments.tracer.start_span(
-            f"chat {request.model}", kind=SpanKind.CLIENT, attributes=self._known
+            f"chat {request.model}",
+            context=request.trace_parent,
+            kind=SpanKind.CLIENT,
+            attributes=self._known,
         )
         self._content = content and self._span.is_recording()
         if self._content:
