@@ -140,7 +140,9 @@ class Batch:
                 waiting.add(entry.job.task)
         waiting = {task for task in waiting if not task.done()}
         for task in waiting:
-            task.cancel()
+            # One that is ending for its time limit is left to its clean-up.
+            if not task.cancelling():
+                task.cancel()
         return waiting
 
     async def close(self) -> None:
