@@ -22,6 +22,7 @@ from loom.server.simulator.fault_edits import edited, spelled
 from loom.server.simulator.fault_toxics import shaped
 from loom.server.simulator.fault_wire import Answer, Wire, events_of
 from loom.server.simulator.faults import Fault, RequestInfo, fault_table
+from loom.server.simulator.openai_words import as_openai_tells
 
 __all__ = ["ACTS", "Scene"]
 
@@ -44,6 +45,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         send: ASGI's.
         answer: Asks the application; `swapped` asks for the other kind of answer.
         clock: Tells the time.
+        openai: Whether errors are told as OpenAI tells them.
     """
 
     fault: Fault
@@ -52,6 +54,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     send: Send
     answer: Callable[..., AbstractAsyncContextManager[Answer]]
     clock: Clock
+    openai: bool = False
 
     @property
     def how(self) -> Mapping[str, Any]:
@@ -60,7 +63,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _reply(scene: Scene) -> None:
-    headers, body = _reply_parts(scene.fault)
+    headers, body = _reply_parts(scene.fault, openai=scene.openai)
     status = int(scene.fault.number("status"))
     if status in _BODILESS:
         body = b""
@@ -71,7 +74,7 @@ async def _reply(scene: Scene) -> None:
 
 
 async def _dated(scene: Scene) -> None:
-    headers, body = _reply_parts(scene.fault)
+    headers, body = _reply_parts(scene.fault, openai=scene.openai)
     now = scene.clock.now()
     until = now + timedelta(seconds=max(-1e9, min(1e9, scene.fault.number("seconds"))))
     # Below the server: its own `date` would be the machine's.
@@ -82,16 +85,20 @@ async def _dated(scene: Scene) -> None:
     await scene.wire.end()
 
 
-def _reply_parts(fault: Fault) -> tuple[list[tuple[bytes, bytes]], bytes]:
+def _reply_parts(fault: Fault, *, openai: bool) -> tuple[list[tuple[bytes, bytes]], bytes]:
     how, status = fault.row.how, int(fault.number("status"))
     filled = {"status": status, "value": fault.settings.get("value", "")}
     headers = [(b"content-type", str(how.get("type", "application/json")).encode())]
     for name, value in how.get("headers", ()):
         headers.append((name.encode(), value.format(**filled).encode("latin-1")))
     if "error" in how or "message" in how:
-        return headers, _envelope(status, fault_table().errors.get(how.get("error", ""), how))
-    text: str = how.get("body", "").replace("{status}", str(status))
-    return headers, text.encode("latin-1" if how.get("latin1") else "utf-8")
+        body = _envelope(status, fault_table().errors.get(how.get("error", ""), how))
+    else:
+        text: str = how.get("body", "").replace("{status}", str(status))
+        body = text.encode("latin-1" if how.get("latin1") else "utf-8")
+    if openai and status >= 400 and body.startswith(b"{"):
+        body = as_openai_tells(body, status)
+    return headers, body
 
 
 def _envelope(status: int, error: Mapping[str, Any]) -> bytes:
@@ -170,9 +177,16 @@ async def _strike(scene: Scene) -> str:
             # So that the caller's end of the connection is read meanwhile.
             await scene.clock.sleep(0)
     if "insert" in how:
-        text = how["insert"] + "\n\n"
+        text = _inserted(how["insert"], openai=scene.openai) + "\n\n"
         await wire.body(text.encode("latin-1" if how.get("latin1") else "utf-8"))
     return str(how.get("end", "clean"))
+
+
+def _inserted(text: str, *, openai: bool) -> str:
+    data = text.removeprefix("data: ")
+    if openai and data.startswith('{"object":"error"'):
+        return f"data: {as_openai_tells(data.encode()).decode()}"
+    return text
 
 
 async def _comments(scene: Scene) -> None:

@@ -48,7 +48,12 @@ async def edited(fault: Fault, info: RequestInfo, answer: Answer) -> AsyncGenera
             continue
         chunk = json.loads(event.removeprefix(b"data: "))
         if not chunk.get("choices"):
-            yield event  # an error in the middle of the stream
+            # An error in the middle of the stream, or the usage as OpenAI tells it: alone.
+            if not chunk.get("usage") or edit not in _OF_USAGE:
+                yield event
+                continue
+            for value in edit(chunk, fault, info, "delta"):
+                yield _event(value)
             continue
         if first and edit is _choices:
             yield _event(_opened(chunk))
@@ -103,11 +108,13 @@ def _finish_reason(value: _Values, fault: Fault, info: RequestInfo, part: str) -
 def _usage_missing(value: _Values, fault: Fault, info: RequestInfo, part: str) -> list[_Values]:
     del fault, info, part
     value.pop("usage", None)
-    return [value]
+    return [value] if value["choices"] else []
 
 
 def _usage(value: _Values, fault: Fault, info: RequestInfo, part: str) -> list[_Values]:
     del info, part
+    if value.get("usage") is None:
+        return [value]  # it stands in a chunk of its own
     number = fault.settings["value"]
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     value["usage"] = dict.fromkeys(names, number)
@@ -175,6 +182,7 @@ _EDITS: Mapping[str, _Edit] = {
     "usage-missing": _usage_missing,
 }
 _EVERY_CHUNK = (_extra_fields, _model)
+_OF_USAGE = (_usage, _usage_missing)
 
 
 async def spelled(spelling: str, size: int, answer: Answer) -> AsyncGenerator[bytes, None]:

@@ -20,6 +20,7 @@ from loom.server.simulator.exchange import Exchange
 from loom.server.simulator.fault_acts import ACTS, Scene
 from loom.server.simulator.fault_wire import Answer, Wire, lost_of, passed, transport_of
 from loom.server.simulator.faults import Fault, FaultPlan, RequestInfo, parse_fault, split_model
+from loom.server.simulator.openai_words import as_openai_tells
 from loom.server.simulator.scenario import ScenarioRun, request_info
 from loom.wire.mistral.errors import encode_error_reply
 
@@ -32,6 +33,7 @@ HEADER = "x-loom-fault"
 """The request header that names a fault."""
 
 _HEADER = HEADER.encode()
+_OPENAI = "/openai/v1/"
 _STREAM = b"text/event-stream"
 
 
@@ -70,7 +72,7 @@ class FaultDoor:
             What happens to it, or None.
         """
         asked = exchange.asked
-        if not asked.path.startswith(("/v1/", "/openai/v1/")):
+        if not asked.path.startswith(("/v1/", _OPENAI)):
             return None
         model, suffix = split_model(exchange.model)
         if suffix is not None:
@@ -112,9 +114,10 @@ class _Refused:
 
     async def act(self, scope: Scope, receive: Receive, send: Send, rest: AsgiApp) -> None:
         """Answer 400, with the faults that there are."""
-        del scope, receive, rest
+        del receive, rest
         reply = encode_error_reply(InvalidRequest(self._problem.message, http_status=400))
-        await Line(send).whole(reply.status, reply.headers, reply.body)
+        body = as_openai_tells(reply.body, 400) if _of_openai(scope) else reply.body
+        await Line(send).whole(reply.status, reply.headers, body)
 
 
 class _Happening:
@@ -163,6 +166,7 @@ class _Happening:
             send=send,
             answer=answer,
             clock=self._clock,
+            openai=_of_openai(scope),
         )
         try:
             await ACTS[self._fault.row.act](scene)
@@ -202,6 +206,11 @@ class LateReader:
             transport.pause_reading()
             if await passed(lost_of(scope), self._clock, fault.number("seconds")):
                 transport.resume_reading()
+
+
+def _of_openai(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.startswith(_OPENAI)
 
 
 def _swapped(exchange: Exchange) -> dict[str, Any] | None:
