@@ -58,7 +58,7 @@ def test_memory_needs_no_sqlite() -> None:
     code = (
         "import sys, loom.agent.session_open as open, loom.agent.history\n"
         "open.open_sessions('memory:')\n"
-        "assert 'sqlite3' not in sys.modules\n"
+        "assert 'loom.agent.session_sqlite' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

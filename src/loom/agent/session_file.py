@@ -125,11 +125,12 @@ class SessionFile:
         if connection is None:
             return False
         try:
-            connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}").fetchone()
+            _wait_for_locks(connection, wait_s)
             (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            connection.execute(f"PRAGMA busy_timeout = {int(self._patience_s * 1000)}").fetchone()
         except sqlite3.Error:
             return False
+        finally:
+            _wait_for_locks(connection, self._patience_s)
         return not busy
 
     def _identity(self) -> tuple[int, int] | None:
@@ -183,6 +184,10 @@ _INHERITED: list[Worker] = []
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _INHERITED.extend(_LIVE))
+
+
+def _wait_for_locks(connection: sqlite3.Connection, wait_s: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}").fetchone()
 
 
 def _open(path: Path, connect: Connect, patience_s: float) -> sqlite3.Connection:

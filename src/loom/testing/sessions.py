@@ -176,6 +176,20 @@ async def nothing_that_cannot_be_kept_is_taken(make: SessionStoreMaker) -> None:
         for session in ("", "x" * 201, "a\nb", "a\0b", "\x1b[2J", "\ud800", "\u202e"):
             error = await _refused(store, session, [_user()], expected=0)
             must(isinstance(error, InvalidRequest), f"the id {session!r} was taken")
+        deep: Any = []
+        for _ in range(100_000):
+            deep = [deep]
+        wrong: tuple[Any, ...] = (
+            Said(message=Message.user(RawPart("x", {"deep": deep}))),
+            Said(message=Message.user(RawPart("x", {"thing": object()}))),
+            Said(message=Message(role="user", content=7)),  # type: ignore[arg-type] # it is refused
+            Begun(call_id="a", name="look", position="x"),  # type: ignore[arg-type] # it is refused
+            _answer(cost="-1"),
+            Said(message=Message.assistant("x"), usage=Usage(input_tokens=-1)),
+        )
+        for number, entry in enumerate(wrong):
+            error = await _refused(store, "abc", [entry], expected=0)
+            must(isinstance(error, InvalidRequest), f"number {number} of what is wrong was taken")
         same((), await store.list(), "sessions")
         same(0, await store.append("abc", [], expected=0), "the count without entries")
         same(None, await store.info("abc"), "a session without entries")
@@ -404,7 +418,7 @@ async def _refused(
         await store.append(session, entries, expected=expected)
     except (Conflict, InvalidRequest) as error:
         return error
-    raise AssertionError(f"{entries!r} was added to {session!r} after {expected} entries")
+    raise AssertionError(f"something was added to {session!r} after {expected} entries")
 
 
 def _user(text: str = "Hello") -> Said:
