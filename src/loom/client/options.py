@@ -237,7 +237,13 @@ def _check_model(model: Any, catalog: Catalog, on: date, vendor: str, *, own: bo
         raise InvalidRequest(f"'model' must hold no white space around it: {model!r}")
     if own and catalog.misspelt(model, on, vendor):
         near = ", ".join(repr(name) for name in catalog.nearest(model, on, provider=vendor))
-        raise ModelNotFound(f"unknown model {model!r}; did you mean {near}?", model=model)
+        listed = "" if vendor == "mistral" else f" --provider {vendor}"
+        raise ModelNotFound(
+            f"unknown model {model!r}; did you mean {near}?",
+            model=model,
+            provider=vendor,
+            hint=f"Check the model id for typos; `looms models{listed}` lists them.",
+        )
 
 
 def _check_length(max_tokens: int | None, model: str, card: ModelCard | None) -> None:
