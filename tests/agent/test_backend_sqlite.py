@@ -243,7 +243,11 @@ async def test_a_writer_changes_one_statement_at_a_time(path: Path) -> None:
     made = await backend.execute_query("CREATE TABLE more(id INTEGER PRIMARY KEY)")
     await backend.execute_query("ALTER TABLE more ADD COLUMN word TEXT")
     await backend.execute_query("CREATE INDEX by_word ON more(word)")
-    await backend.execute_query("DROP TABLE more")
+    await backend.execute_query("ALTER TABLE more RENAME COLUMN word TO term")
+    await backend.execute_query("ALTER TABLE more RENAME TO less")
+    await backend.execute_query("DROP INDEX by_word")
+    await backend.execute_query("ALTER TABLE less DROP COLUMN term")
+    await backend.execute_query("DROP TABLE less")
 
     assert (("rows_changed",), ((2,),)) == (changed.columns, changed.rows)
     assert ((3,),) == returned.rows
@@ -308,6 +312,36 @@ async def test_a_change_that_takes_too_long_is_undone(path: Path) -> None:
         )
 
     assert before == digest(path)
+
+
+async def test_a_change_that_fills_the_disk_is_undone(path: Path) -> None:
+    """One statement lets the file grow so much and no more."""
+    before = digest(path)
+    backend = SQLiteBackend(path, read_only=False, max_memory_bytes=40_000_000)
+
+    with pytest.raises(ToolFailed, match=r"cannot grow so much|MiB of memory"):
+        await backend.execute_query(
+            "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t)"
+            " INSERT INTO secrets SELECT zeroblob(100000) FROM t"
+        )
+
+    assert before == digest(path)
+
+
+async def test_views_may_call_what_was_replaced(tmp_path: Path) -> None:
+    """A view with `trim` and `printf` answers."""
+    path = make_shop(
+        tmp_path,
+        "CREATE VIEW v AS SELECT trim(name, 'A') AS a, printf('%03d', id) AS b FROM customers;",
+    )
+
+    assert ("nn", "001") == (await SQLiteBackend(path).execute_query("SELECT * FROM v")).rows[0]
+
+
+async def test_a_list_of_tables_with_a_slip_is_told(path: Path) -> None:
+    """`ping` names the tables that are not there."""
+    with pytest.raises(ConfigInvalid, match="shop has no table 'ordres'"):
+        await SQLiteBackend(path, tables=("ordres", "Orders")).ping()
 
 
 async def test_reading_apart_writes_nothing(path: Path) -> None:

@@ -47,7 +47,8 @@ class SQLiteBackend:
         max_bytes: Bytes of a result as text, at least 1,024.
         max_cell_bytes: Bytes of one text in a result, at least 16; a longer one is cut.
         max_value_bytes: Bytes of any value that a query touches or makes, at least 4,096.
-        max_memory_bytes: How much the process may grow while a query runs (on Linux).
+        max_memory_bytes: How much the process may grow while a query runs (on Linux), and the
+            file by one statement.
         max_steps: Instructions of SQLite's machine for one query.
         max_schema_chars: Characters of the schema for a prompt; beyond it only names are told.
         timeout_s: Seconds for one query, waits for a lock included.
@@ -199,8 +200,11 @@ class SQLiteBackend:
 
         Raises:
             ToolError: If the file cannot be read.
+            ConfigInvalid: If one of `tables` is not there.
         """
-        await self._asked(lambda *_: None)
+        names = await self._asked(lambda _, known, __: known.names)
+        if missing := sorted((self._tables or frozenset()) - names):
+            raise ConfigInvalid(f"{self._name} has no table {', '.join(map(repr, missing))}")
 
     async def close(self) -> None:
         """End the queries that run; later ones are refused."""

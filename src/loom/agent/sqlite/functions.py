@@ -7,12 +7,25 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["replace_functions"]
+__all__ = ["Guarded", "replace_functions"]
 
 _WIDTHS = re.compile(r"%[-+ #0!,]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
-def replace_functions(connection: sqlite3.Connection, most: int) -> None:
+class Guarded(sqlite3.Connection):
+    """A connection that closes the one beside it, on which `printf` is asked."""
+
+    beside: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close both."""
+        if self.beside is not None:
+            self.beside.close()
+            self.beside = None
+        super().close()
+
+
+def replace_functions(connection: Guarded, most: int) -> None:
     """
     Put `trim` with two arguments, `printf` and `format` in the place of SQLite's own.
 
@@ -25,7 +38,7 @@ def replace_functions(connection: sqlite3.Connection, most: int) -> None:
     """
     for name, left, right in (("trim", True, True), ("ltrim", True, False), ("rtrim", False, True)):
         connection.create_function(name, 2, _trim(left=left, right=right), deterministic=True)
-    printf = _printf(most)
+    printf = _printf(connection, most)
     for name in ("printf", "format"):
         connection.create_function(name, -1, printf, deterministic=True)
 
@@ -55,9 +68,8 @@ def _as_text(value: object) -> str:
     return f"{digits if '.' in digits else digits + '.0'}{mark}{exponent}"
 
 
-def _printf(most: int) -> Callable[..., Any]:
+def _printf(connection: Guarded, most: int) -> Callable[..., Any]:
     """SQLite's own, asked on a connection beside, once the widths are looked at."""
-    beside: list[sqlite3.Connection] = []
 
     def printf(*values: str | float | bytes | None) -> Any:
         if not values or values[0] is None:
@@ -68,10 +80,10 @@ def _printf(most: int) -> Callable[..., Any]:
             raise ValueError("a width must be a number")
         if any(len(number) > 9 for number in numbers) or sum(map(int, numbers)) > most:
             raise ValueError("a width is too large")
-        if not beside:
-            beside.append(sqlite3.connect(":memory:", check_same_thread=False))
-            beside[0].setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
+        if connection.beside is None:
+            connection.beside = sqlite3.connect(":memory:", check_same_thread=False)
+            connection.beside.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
         marks = ",".join("?" * len(values))
-        return beside[0].execute(f"SELECT printf({marks})", values).fetchone()[0]
+        return connection.beside.execute(f"SELECT printf({marks})", values).fetchone()[0]
 
     return printf

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from loom.agent.backend_thread import Stop
 from loom.agent.sqlite.bounds import BUILT_IN, FUNCTIONS, LONGEST_QUERY, Bounds
-from loom.agent.sqlite.functions import replace_functions
+from loom.agent.sqlite.functions import Guarded, replace_functions
 from loom.agent.sqlite.memory import process_bytes
 from loom.agent.sqlite.names import Known, text_of
 from loom.core.ambient import Clock
@@ -244,6 +244,7 @@ def opened(
         isolation_level=None,
         check_same_thread=False,
         cached_statements=0,
+        factory=Guarded,
     )
     try:
         _limit(connection, bounds, write=write)
@@ -253,15 +254,25 @@ def opened(
     return connection
 
 
-def _limit(connection: sqlite3.Connection, bounds: Bounds, *, write: bool) -> None:
+def _limit(connection: Guarded, bounds: Bounds, *, write: bool) -> None:
     connection.text_factory = _decoded
     connection.execute("PRAGMA mmap_size=0")
     connection.execute("PRAGMA cell_size_check=ON")
     if process_bytes() is not None:
         # Where memory is watched, nothing of the data goes to files beside.
         connection.execute("PRAGMA temp_store=MEMORY")
+    # Views may call `trim` and `printf`, which are ours here. What reaches outside, SQLite lets no
+    # view and no column call in any case, and the authorizer is asked for the rest.
+    connection.execute("PRAGMA trusted_schema=ON")
     if not write:
         connection.execute("PRAGMA query_only=ON")
+    if write:
+        # A statement may not fill the disk.
+        (pages,), (size,) = (
+            connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "page_size")
+        )
+        most = pages + max(1, bounds.max_memory_bytes // size)
+        connection.execute(f"PRAGMA max_page_count={most}")
     # The schema is read here: below, its own statements would be too long and too wide.
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     for limit, most in (

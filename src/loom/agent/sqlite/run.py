@@ -102,6 +102,9 @@ def _once(
         stop.interrupt_with(connection.interrupt)
         guard.watch(connection)
         try:
+            # What was set before is not interrupted by it.
+            if guard.look():
+                raise _passed(guard.over, place.bounds)
             return work(connection, guard)
         except (sqlite3.Error, MemoryError) as error:
             # The cap is the reason; that SQLite was interrupted follows from it. Some steps are

@@ -11,7 +11,7 @@ from loom.agent.sqlite.names import Known, quoted, text_of
 
 __all__ = ["Problem", "explained", "problem_of"]
 
-Problem: TypeAlias = Literal["locked", "corrupt", "readonly", "absent", "too_big", "other"]
+Problem: TypeAlias = Literal["locked", "corrupt", "readonly", "absent", "too_big", "full", "other"]
 
 _MASK = 0xFF  # an extended code holds its kind in the lowest byte
 _KINDS: dict[int, Problem] = {
@@ -25,11 +25,13 @@ _KINDS: dict[int, Problem] = {
     sqlite3.SQLITE_CANTOPEN: "absent",
     sqlite3.SQLITE_IOERR: "absent",
     sqlite3.SQLITE_TOOBIG: "too_big",
+    sqlite3.SQLITE_FULL: "full",
 }
 _SAYS: dict[Problem, str] = {
     "corrupt": "{name} is damaged, or is no SQLite database",
     "readonly": "{name} cannot be written, or must be repaired by a program that may write",
     "absent": "{name} cannot be opened or read",
+    "full": "{name} cannot grow so much in one statement, or the disk is full",
     "too_big": "a value is too long to be read or made; leave that column out, or ask for"
     " length(column)",
 }
