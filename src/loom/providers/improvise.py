@@ -17,6 +17,7 @@ import msgspec
 from loom.core.ambient import SystemDice
 from loom.core.messages import Message, ToolCall
 from loom.core.request import ChatRequest, NamedTool, ToolSpec
+from loom.providers.improvise_sql import improvised_query, sql_field
 from loom.providers.instances import instance
 from loom.providers.prose import Draw, answer, sentence, thoughts, told, topic
 from loom.providers.words import Words, name_words
@@ -174,12 +175,20 @@ def _calls(request: ChatRequest, asked: str, draw: Draw) -> tuple[ToolCall, ...]
         case _:
             done = {call.name for each in _turn(request.messages) for call in each.tool_calls}
             chosen = [tool for tool in _named(request.tools, asked) if tool.name not in done]
+            if not chosen:
+                queries = _queries(request, asked)
+                chosen = [t for t in request.tools if t.name in queries and t.name not in done]
     several = request.parallel_tool_calls is not False
     words = Words(asked)
+    queries = _queries(request, asked)
     filled = [
         (tool, arguments)
         for tool in (chosen if several else chosen[:1])
-        for arguments in _arguments(tool, words, several=several)
+        for arguments in (
+            [queries[tool.name]]
+            if tool.name in queries
+            else _arguments(tool, words, several=several)
+        )
     ]
     # Nine alphanumerics, as the API makes them (contract: section 3).
     return tuple(
@@ -190,6 +199,18 @@ def _calls(request: ChatRequest, asked: str, draw: Draw) -> tuple[ToolCall, ...]
         )
         for tool, arguments in filled
     )
+
+
+def _queries(request: ChatRequest, asked: str) -> dict[str, Mapping[str, Any]]:
+    """Arguments for the tools that take SQL, when the question names a table they know."""
+    if _NO_TOOLS.search(asked):
+        return {}
+    fields = {tool.name: field for tool in request.tools if (field := sql_field(tool))}
+    if not fields:
+        return {}
+    told = "\n".join(each.text for each in request.messages if each.role == "system")
+    query = improvised_query(told, asked)
+    return {} if query is None else {name: {field: query} for name, field in fields.items()}
 
 
 def _named(tools: Sequence[ToolSpec], asked: str) -> list[ToolSpec]:
