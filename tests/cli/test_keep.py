@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loom.cli import keep
-from loom.cli.keep import parse_budget
-from loom.ledger.budgets import Budget
+from loom.ledger.budgets import Budget, parse_budget
 from loom.ledger.entry import Opening
 from loom.ledger.sqlite.store import SqliteLedger
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
@@ -27,7 +25,6 @@ __all__ = [
     "RATE_LIMIT",
     "account_options",
     "accounts",
-    "parse_budget",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,10 +38,6 @@ PATIENCE_S = 3.0
 BUDGET_PATIENCE_S = 10.0
 """The same for a call that must fit into a budget: it is refused if the ledger cannot be had."""
 
-_BUDGET = re.compile(r"\$?([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})(?:/(day|week|month))?")
-_RATE = re.compile(r"([0-9]{1,12})?(?:/([0-9]{1,12}))?")
-_PLANS = ("free", "starter", "pro")
-
 
 class _Budget(click.ParamType["Budget"]):
     name = "budget"
@@ -55,6 +48,8 @@ class _Budget(click.ParamType["Budget"]):
         """Read `5` or `5/month`."""
         if not isinstance(value, str):
             return value
+        from loom.ledger.budgets import parse_budget  # noqa: PLC0415 - start-up time
+
         budget = parse_budget(value)
         if budget is None:
             self.fail(
@@ -74,23 +69,23 @@ class _RateLimit(click.ParamType["RateLimit"]):
         self, value: str | RateLimit, param: click.Parameter | None, ctx: click.Context | None
     ) -> RateLimit:
         """Read `starter`, `60/500000`, `60` or `/500000`."""
-        from loom.layers.limit_rate import RateLimit  # noqa: PLC0415 - start-up time
+        from loom.layers.limit_rate import (  # noqa: PLC0415 - start-up time
+            PLANS,
+            RateLimit,
+            parse_rate_limit,
+        )
 
         if isinstance(value, RateLimit):
             return value
-        if value in _PLANS:
-            limit: RateLimit = getattr(RateLimit, value)()
-            return limit
-        match = _RATE.fullmatch(value)
-        numbers = [None if part is None else int(part) for part in match.groups()] if match else []
-        if not any(numbers) or 0 in numbers:
+        limit = parse_rate_limit(value)
+        if limit is None:
             self.fail(
-                f"{value!r} is no rate limit: give {', '.join(_PLANS)} or RPM/TPM, for example"
+                f"{value!r} is no rate limit: give {', '.join(PLANS)} or RPM/TPM, for example"
                 " 60/500000",
                 param,
                 ctx,
             )
-        return RateLimit(requests_per_minute=numbers[0], tokens_per_minute=numbers[1])
+        return limit
 
 
 RATE_LIMIT = _RateLimit()
@@ -118,7 +113,7 @@ _OPTIONS = (
         "--rate-limit",
         type=RATE_LIMIT,
         metavar="PLAN",
-        help=f"Keep these limits: {', '.join(_PLANS)} or RPM/TPM, for example 60/500000.",
+        help="Keep these limits: free, starter, pro or RPM/TPM, for example 60/500000.",
     ),
     click.option(
         "--ledger",
@@ -184,21 +179,3 @@ def accounts(given: Mapping[str, Any], *, offline: bool = False) -> Iterator[dic
         yield {**chosen, "ledger": ledger}
     finally:
         asyncio.run(ledger.aclose())
-
-
-def parse_budget(text: str) -> Budget | None:
-    """
-    A budget as people write it.
-
-    Args:
-        text: For example "5" or "5/month".
-
-    Returns:
-        The budget of the client; None if the text is none.
-    """
-    from loom.ledger.budgets import Budget, Period  # noqa: PLC0415 - start-up time
-
-    match = _BUDGET.fullmatch(text.strip())
-    if match is None or (match[2] is not None and match[2] not in get_args(Period)):
-        return None
-    return Budget(limit_usd=Decimal(match[1]), period=match[2])  # type: ignore[arg-type] # one of them

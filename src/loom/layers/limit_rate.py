@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal, Self
 
 import msgspec
 
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["RateLimit"]
+__all__ = ["PLANS", "RateLimit", "parse_rate_limit"]
+
+PLANS = ("free", "starter", "pro")
+"""Plans that have a name."""
+
+_RATE = re.compile(r"([0-9]{1,12})?(?:/([0-9]{1,12}))?")
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,3 +133,23 @@ _RANGES = {
     "burst_s": (0.0, 60.0),
     "guard_s": (0.25, 10.0),
 }
+
+
+def parse_rate_limit(text: str) -> RateLimit | None:
+    """
+    Limits as people write them.
+
+    Args:
+        text: A plan (`starter`), or requests and tokens a minute: `60/500000`, `60`, `/500000`.
+
+    Returns:
+        The limits; None if the text is none.
+    """
+    if text in PLANS:
+        plan: RateLimit = getattr(RateLimit, text)()
+        return plan
+    match = _RATE.fullmatch(text)
+    numbers = [None if part is None else int(part) for part in match.groups()] if match else []
+    if not any(numbers) or 0 in numbers:
+        return None
+    return RateLimit(requests_per_minute=numbers[0], tokens_per_minute=numbers[1])

@@ -8,9 +8,10 @@ Nothing here reads a clock or a store; `ledger/book.py` keeps the sums, stores k
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -25,6 +26,7 @@ __all__ = [
     "Period",
     "Scope",
     "Standing",
+    "parse_budget",
     "period_end",
     "period_start",
     "scope_value",
@@ -36,6 +38,7 @@ Amount: TypeAlias = Decimal | str | int
 Period: TypeAlias = Literal["day", "week", "month"]
 """Calendar periods in UTC: days from midnight, weeks from Monday, months from the first."""
 
+_BUDGET = re.compile(r"\$?([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})(?:/(day|week|month))?")
 _TAG = "tag:"
 _PER = ("client", "session", "key", "tenant")
 
@@ -240,6 +243,22 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
             retry_after_s=wait_s,
             attempts=0,
         )
+
+
+def parse_budget(text: str) -> Budget | None:
+    """
+    A budget as people write it.
+
+    Args:
+        text: For example "5", "0.50" or "5/month".
+
+    Returns:
+        The budget of the client; None if the text is none.
+    """
+    match = _BUDGET.fullmatch(text.strip())
+    if match is None:
+        return None
+    return Budget(limit_usd=Decimal(match[1]), period=cast("Period | None", match[2]))
 
 
 class Crossing(msgspec.Struct, frozen=True, kw_only=True):
