@@ -9,6 +9,7 @@ key, the error says of each why.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from loom.config.settings import SecretPlace, Settings
 from loom.core.errors import ConfigInvalid, InvalidAPIKey
 from loom.core.secret import Secret
 
-__all__ = ["KEYRING_SERVICE", "FoundSecret", "find_api_key", "find_in_keyring"]
+__all__ = [
+    "KEYRING_SERVICE",
+    "FoundSecret",
+    "find_api_key",
+    "find_in_keyring",
+    "is_reference",
+    "resolve_reference",
+]
 
 # The name under which Loom for Go stores its keys (cmd/looms/config.go, ServiceName): both find
 # each other's.
@@ -29,6 +37,9 @@ _KEYRING_PATIENCE_S = 5.0
 _VAULT_TIMEOUT_S = 5.0
 # Keys have some hundred bytes at most; this guards against a path to something else.
 _LONGEST_KEY_FILE = 64 * 1024
+
+# A scheme may stand before it, as HTTP headers have it: `Bearer env:TOKEN`.
+_REFERENCE = re.compile(r"(?:([A-Za-z]+) )?(env|file|keyring):(\S(?:.*\S)?)")
 
 
 class FoundSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +126,7 @@ def find_in_keyring(name: str) -> FoundSecret:
     try:
         return _checked(_keyring_entry(name), f"keyring:{name}")
     except _Absent as absent:
-        why = "".join(map(str, absent.args)) or _why_no_entry(name)
+        why = "".join(map(str, absent.args)) or _why_no_entry()
     variable = "MISTRAL_API_KEY"
     raise InvalidAPIKey(
         f"API key is required: none in the keyring under {name!r} ({why})",
@@ -124,7 +135,52 @@ def find_in_keyring(name: str) -> FoundSecret:
     )
 
 
-def _why_no_entry(name: str) -> str:
+def is_reference(text: str, *, scheme: bool = False) -> bool:
+    """
+    Whether a text says where a secret is, and is none itself.
+
+    Args:
+        text: For example "env:MISTRAL_API_KEY", "file:/run/secrets/x", "keyring:mistral_key".
+        scheme: Whether a word may stand before it, as in "Bearer env:TOKEN".
+
+    Returns:
+        True if it does.
+    """
+    match = _REFERENCE.fullmatch(text)
+    return match is not None and (scheme or match[1] is None)
+
+
+def resolve_reference(reference: str, *, folder: Path | None = None) -> FoundSecret:
+    """
+    Take a secret from where a reference says it is, and from nowhere else.
+
+    Args:
+        reference: As for `is_reference`; a scheme before it stands before the secret, too.
+        folder: Where relative paths of files begin; None: the current folder.
+
+    Returns:
+        The secret without the white space around it, and its source.
+
+    Raises:
+        ConfigInvalid: If the text is no reference (it is not repeated), or nothing is there; the
+            message says why.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ConfigInvalid(
+            'a secret must be given by where it is: "env:NAME", "file:/path" or "keyring:name"'
+        )
+    scheme, kind, target = match.groups()
+    source = f"{kind}:{target}"
+    try:
+        value = _referred(kind, target, folder or Path()).strip()
+    except _Absent as absent:
+        why = "".join(map(str, absent.args)) or f"{source}: {_why_no_entry()}"
+        raise ConfigInvalid(f"a secret is missing: {why}") from None
+    return FoundSecret(secret=Secret(f"{scheme} {value}" if scheme else value), source=source)
+
+
+def _why_no_entry() -> str:
     try:
         import keyring  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
@@ -244,23 +300,30 @@ def _from_reference(name: str, settings: Settings) -> tuple[str, str]:
     reference = getattr(settings, name, None)
     if reference is None:
         raise _Absent
+    if not is_reference(reference.strip()):
+        # What stands there may be the key itself: it is not repeated.
+        raise ConfigInvalid(
+            f"{name!r} in the settings must say where the key is, and never be the key:"
+            ' "env:NAME", "file:/path" or "keyring:name"'
+        )
     kind, _, target = reference.strip().partition(":")
+    return _referred(kind, target, Path()), reference.strip()
+
+
+def _referred(kind: str, target: str, folder: Path) -> str:
     match kind:
-        case "env" if target:
+        case "env":
             value = os.environ.get(target, "")
-        case "file" if target:
-            value = _read_key_file(Path(target).expanduser())
-        case "keyring" if target:
-            value = _keyring_entry(target)
+        case "file":
+            try:
+                value = _read_key_file(folder / Path(target).expanduser())
+            except (RuntimeError, ValueError):  # no such home, a NUL
+                raise _Absent(f"file:{target}: is no path") from None
         case _:
-            # What stands there may be the key itself: it is not repeated.
-            raise ConfigInvalid(
-                f"{name!r} in the settings must say where the key is, and never be the key:"
-                ' "env:NAME", "file:/path" or "keyring:name"'
-            )
+            value = _keyring_entry(target)
     if not value.strip():
-        raise _Absent(f"{reference}: not set, or empty")
-    return value, reference.strip()
+        raise _Absent(f"{kind}:{target}: not set, or empty")
+    return value
 
 
 def _read_key_file(path: Path) -> str:
