@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from loom.catalog.lookup import Catalog
 from loom.catalog.tokens import count_prompt, exact_counts_available
-from loom.core.messages import Message, ToolCall
-from loom.core.request import ChatRequest, ToolSpec
+from loom.core.messages import ImagePart, Message, ToolCall
+from loom.core.request import ChatRequest, Sampling, ToolSpec
 from loom.layers.bounds import fewest_tokens, most_tokens
+from loom.layers.worst import worst_cost
 from loom.wire.mistral.request import encode_chat_request
 
 # One for each kind of vocabulary and template.
@@ -68,3 +70,17 @@ def test_the_bounds_hold_for_every_vocabulary(
 
     assert not count.estimated
     assert fewest_tokens(request) <= count.tokens <= most_tokens(request)
+
+
+def test_an_image_may_be_dearer_elsewhere() -> None:
+    """GPT-4o mini counts up to 48,169 tokens for one; the worst case keeps them free."""
+    asked = ChatRequest(
+        model="gpt-4o-mini",
+        messages=(Message.user((ImagePart("https://example.org/a.png"),)),),
+        sampling=Sampling(max_tokens=100),
+    )
+    card = Catalog.builtin().find("gpt-4o-mini", date(2024, 11, 30), "openai")
+    worst = worst_cost(asked, card)
+    assert worst is not None
+    assert worst > Decimal("0.15") * 48_169 / 10**6
+    assert worst < Decimal("0.15") * 49_000 / 10**6

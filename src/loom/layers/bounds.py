@@ -26,12 +26,13 @@ _AROUND_TOOL = 128
 _IMAGE = 8192
 
 
-def most_tokens(request: ChatRequest) -> float:
+def most_tokens(request: ChatRequest, image: int = _IMAGE) -> float:
     """
     More than which the prompt cannot have, without counting: a token is at least one byte.
 
     Args:
         request: What is asked.
+        image: The most that one image takes.
 
     Returns:
         Tokens; infinite when its parts (a document, sound) do not tell.
@@ -43,7 +44,7 @@ def most_tokens(request: ChatRequest) -> float:
             # Whether a string is ASCII is a bit in it; another letter has at most four bytes.
             most += _AROUND_ONE + (len(content) if content.isascii() else 4 * len(content))
         else:
-            most += _most_of_message(message)
+            most += _most_of_message(message, image)
     if request.tools:
         most += sum(_most_of_tool(tool) for tool in request.tools)
     form = request.response_format
@@ -72,7 +73,7 @@ def fewest_tokens(request: ChatRequest) -> int:
     return sum(len(text.split()) - text.count("\n/") for text in texts)
 
 
-def _most_of_message(message: Message) -> float:
+def _most_of_message(message: Message, image: int) -> float:
     most: float = _AROUND_ONE
     if isinstance(message.content, str):
         # Some templates parse a tool's result and write it anew, with blanks: twice the size.
@@ -80,7 +81,7 @@ def _most_of_message(message: Message) -> float:
     else:
         for part in message.content or ():
             if isinstance(part, ImagePart):
-                most += _IMAGE
+                most += image
             elif isinstance(part, TextPart | ThinkingPart):
                 most += _AROUND_ONE + _json_size(part.text)
             else:

@@ -15,6 +15,10 @@ from loom.layers.bounds import most_tokens
 
 __all__ = ["has_sound", "likely_usage", "worst_cost"]
 
+# GPT-4o mini counts 2,833 tokens, and 5,667 for each of at most 8 squares: the most of a model
+# that is not Mistral's. Source: OpenAI's guide "Images and vision", "Calculating costs".
+_FOREIGN_IMAGE = 48_169
+
 
 def worst_cost(request: ChatRequest, card: ModelCard | None) -> Decimal | None:
     """
@@ -36,7 +40,12 @@ def worst_cost(request: ChatRequest, card: ModelCard | None) -> Decimal | None:
     if price.usd_per_audio_second and has_sound(request):
         return None  # billed by the second, and nobody has listened to it yet
     window = inf if card.context_window is None else card.context_window
-    prompt = min(most_tokens(request), window)
+    most = (
+        most_tokens(request)
+        if card.provider == "mistral"
+        else most_tokens(request, image=_FOREIGN_IMAGE)
+    )
+    prompt = min(most, window)
     asked = request.sampling.max_tokens
     longest = min(inf if asked is None else asked, card.max_output or inf, window)
     if inf in (prompt, longest):
