@@ -34,9 +34,9 @@ MARKS = ("<!-- walk -->", "<!-- /walk -->")
 # What a reader opens, in this order. A file of ours that stands on the stack when the request
 # leaves must be among them, and each of them must be met.
 ROAD = (
-    "client/blocking.py",
+    "client/blocking_calls.py",
     "client/portal.py",
-    "client/aio.py",
+    "client/calls.py",
     "core/provider.py",
     "layers/cost.py",
     "layers/window.py",

@@ -12,6 +12,7 @@ import msgspec
 import loom
 from loom import (
     AsyncMistral,
+    AsyncOpenAI,
     AsyncStream,
     ChatRequest,
     Completed,
@@ -22,6 +23,7 @@ from loom import (
     Message,
     Mistral,
     ModelCard,
+    OpenAI,
     Plan,
     Quote,
     Stream,
@@ -118,10 +120,31 @@ async def asynchronous() -> None:
     await client.aclose()
 
 
+async def other_vendor() -> None:
+    blocking = OpenAI("key", model="gpt-4.1", limit_field="max_tokens", temperature=None)
+    assert_type(blocking.chat("Hello"), LLMResponse)
+    assert_type(blocking.stream("Hello"), Stream)
+    assert_type(blocking.request("Hello"), ChatRequest)
+    assert_type(blocking.with_options(max_tokens=10), OpenAI)
+    with blocking as same:
+        assert_type(same, OpenAI)
+
+    client = AsyncOpenAI(base_url="http://localhost:11434/v1", fallback="mistral:ministral-3b-2512")
+    assert_type(await client.chat("Hello"), LLMResponse)
+    assert_type(client.stream("Hello"), AsyncStream)
+    assert_type(client.provider, LLMProvider)
+    assert_type(client.request("Hello", temperature=0), ChatRequest)
+    async with client as again:
+        assert_type(again, AsyncOpenAI)
+    async with loom.provider("openai:gpt-4.1", api_key="key") as named:
+        assert_type(await named.chat("Hello"), LLMResponse)
+
+
 def facts() -> None:
     assert_type(loom.cost("mistral-large-latest", 1000, 2000), Decimal | None)
     assert_type(loom.cost("mistral-large-latest", 1000, 2000, as_of="2024-11"), Decimal | None)
     assert_type(loom.recommend("development"), ModelCard)
+    assert_type(loom.models(provider="openai"), tuple[ModelCard, ...])
 
 
 def errors(error: LoomError) -> None:
