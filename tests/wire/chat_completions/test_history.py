@@ -187,3 +187,9 @@ def test_an_image_of_a_tool_is_refused() -> None:
     call = calling("a")
     with pytest.raises(InvalidRequest, match="no ImagePart in a tool message"):
         sent(USER, call, Message.tool("a", (ImagePart("x"),)))
+
+
+def test_places_are_those_of_the_caller() -> None:
+    """A turn that is left out before does not move the place that an error names."""
+    with pytest.raises(InvalidRequest, match=r"messages\[2\]\.content\[0\]"):
+        sent(USER, Message.assistant(""), Message.user(AudioPart("SUQz")))

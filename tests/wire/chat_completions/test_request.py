@@ -278,6 +278,15 @@ CALLED = {"role": "assistant", "tool_calls": [CALL]}
             "invalid_parameter_combination",
         ),
         (
+            {"parallel_tool_calls": True},
+            (
+                "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed"
+                " when 'tools' are specified."
+            ),
+            "parallel_tool_calls",
+            None,
+        ),
+        (
             {"tool_choice": "auto"},
             (
                 "Invalid value for 'tool_choice': 'tool_choice' is only allowed"

@@ -17,8 +17,7 @@ from typing import Any
 import msgspec
 
 from loom.core.errors import InvalidRequest
-from loom.wire.chat_completions.history import MOST_ID_CHARACTERS
-from loom.wire.chat_completions.refusals import refused
+from loom.wire.chat_completions.refusals import MOST_ID_CHARACTERS, refused
 
 __all__ = ["EXTRA_FIELDS", "check_request"]
 
@@ -159,9 +158,12 @@ def _check_together(given: Mapping[str, Any]) -> None:
     if "max_tokens" in given and "max_completion_tokens" in given:
         said = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
         raise refused(said, None, "invalid_parameter_combination")
-    if "tool_choice" in given and not given.get("tools"):
-        said = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are"
-        raise refused(f"{said} specified.", "tool_choice")
+    for name in ("tool_choice", "parallel_tool_calls"):
+        if name in given and not given.get("tools"):
+            said = (
+                f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified."
+            )
+            raise refused(said, name)
     if "top_logprobs" in given and given.get("logprobs") is not True:
         said = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
         raise refused(said, "top_logprobs")

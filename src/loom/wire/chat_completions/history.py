@@ -18,12 +18,11 @@ import msgspec
 
 from loom.core.errors import InvalidRequest
 from loom.core.messages import Message, ReferencePart, ThinkingPart
+from loom.wire.chat_completions.parts import encode_content
+from loom.wire.chat_completions.refusals import MOST_ID_CHARACTERS
 from loom.wire.history import LegalHistory, Repair
 
-__all__ = ["MOST_ID_CHARACTERS", "legal_history"]
-
-MOST_ID_CHARACTERS = 40
-"""OpenAI refuses a longer id of a tool call; any other goes out as it is."""
+__all__ = ["legal_history"]
 
 
 def legal_history(messages: Sequence[Message]) -> LegalHistory:
@@ -53,6 +52,9 @@ def legal_history(messages: Sequence[Message]) -> LegalHistory:
         return LegalHistory(messages=tuple(messages))
     repairs: list[str] = []
     portable = [_portable(message, i, repairs) for i, message in enumerate(messages)]
+    for i, message in enumerate(portable):
+        # Here, where places are still those of the caller; they are written afterwards.
+        encode_content(message.content, message.role, f"messages[{i}].content")
     history = Repair(portable, keeps_id=_keeps_id, check_end=_check_end, raises_system=False).run()
     if repairs:
         history = msgspec.structs.replace(history, repairs=(*repairs, *history.repairs))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from loom.core.errors import InvalidRequest
 
-__all__ = ["refused"]
+__all__ = ["MOST_ID_CHARACTERS", "refused"]
+
+MOST_ID_CHARACTERS = 40
+"""OpenAI refuses a longer id of a tool call; any other goes out as it is."""
 
 
 def refused(message: str, param: str | None = None, code: str | None = None) -> InvalidRequest:
