@@ -76,7 +76,7 @@ def test_an_image_may_be_dearer_elsewhere() -> None:
     """GPT-4o mini counts up to 48,169 tokens for one; the worst case keeps them free."""
     asked = ChatRequest(
         model="gpt-4o-mini",
-        messages=(Message.user((ImagePart("https://example.org/a.png"),)),),
+        messages=(Message.user(ImagePart("https://example.org/a.png")),),
         sampling=Sampling(max_tokens=100),
     )
     card = Catalog.builtin().find("gpt-4o-mini", date(2024, 11, 30), "openai")
