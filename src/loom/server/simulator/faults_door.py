@@ -216,7 +216,9 @@ def _of_openai(scope: Scope) -> bool:
 def _swapped(exchange: Exchange) -> dict[str, Any] | None:
     if exchange.fields is None or not exchange.asked.path.endswith("/completions"):
         return None  # there is only one kind
-    exchange.fields = {**exchange.fields, "stream": not exchange.streamed}
+    # OpenAI takes these options with a stream alone.
+    fields = {name: value for name, value in exchange.fields.items() if name != "stream_options"}
+    exchange.fields = {**fields, "stream": not exchange.streamed}
     exchange.body = msgspec.json.encode(exchange.fields)
     return {"type": "http.request", "body": exchange.body, "more_body": False}
 
