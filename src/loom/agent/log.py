@@ -10,6 +10,7 @@ from loom.agent.history import OpenCall, messages_of, open_calls
 from loom.agent.session import Condensed, Entry, Said, SessionStore, Withdrawn
 from loom.core.messages import Message
 from loom.core.response import Usage
+from loom.ledger.money import total
 
 __all__ = ["Log"]
 
@@ -85,8 +86,7 @@ class Log:
     @property
     def cost_usd(self) -> Decimal:
         """What the session has cost, as far as prices are known."""
-        costs = [usage.cost_usd for usage in self.usages if usage.cost_usd is not None]
-        return sum(costs, Decimal(0))
+        return total(usage.cost_usd for usage in self.usages if usage.cost_usd is not None)
 
     @property
     def usages(self) -> list[Usage]:

@@ -11,6 +11,7 @@ import msgspec
 from loom.agent.limits import StopReason
 from loom.core.messages import Message
 from loom.core.response import FinishReason, LLMResponse, Usage
+from loom.ledger.money import total
 from loom.shuttle.result import ToolResult
 
 __all__ = ["AgentResponse", "total_usage"]
@@ -106,7 +107,7 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
         cached_tokens=sum(usage.cached_tokens for usage in each),
         audio_tokens=sum(usage.audio_tokens for usage in each),
         audio_seconds=sum(usage.audio_seconds for usage in each),
-        cost_usd=sum(known, Decimal(0)) if len(known) == len(costs) else None,
+        cost_usd=total(known) if len(known) == len(costs) else None,
         price=prices[0] if same else None,
         estimated=any(usage.estimated for usage in each),
     )

@@ -329,7 +329,8 @@ class AgentRuntime:
         point = condensing_point(log.entries)
         if point is None or not is_long(log.entries, self._window(request.model)):
             return 0
-        told = messages_of(log.entries[:point])
+        before = log.entries[:point]
+        told = (*messages_of(before), *settled(before))
         response = await summary_of(self._provider, request, told)
         tally.responses.append(response)
         await log.add(
