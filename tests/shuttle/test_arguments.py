@@ -83,7 +83,7 @@ schemas = st.tuples(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @example({"const": 0.5}, None)
 @given(schemas, values)
 def test_the_subset_agrees_with_jsonschema(schema: dict[str, Any], value: Any) -> None:
@@ -203,6 +203,8 @@ def nested(depth: int) -> dict[str, Any]:
         {"properties": [1], "required": 5, "anyOf": "x", "type": 3, "enum": {}, "items": 7},
         {"type": "thing", "minimum": "1", "multipleOf": 0, "prefixItems": {}},
         {"$ref": "https://example.org/schema"},
+        {"required": [{}, 5], "properties": {"a": {"multipleOf": float("inf")}}},
+        {"patternProperties": {"x": False}, "additionalProperties": False},
     ],
     ids=str,
 )
@@ -228,3 +230,45 @@ def test_alternatives_that_multiply_are_given_up() -> None:
     schema = {"$ref": "#/$defs/l0", "$defs": {**defs, "l30": {"type": "integer"}}}
 
     assert nested(40) == fitted_arguments(schema, nested(40))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]},
+        {"allOf": [{"$ref": "#"}]},
+        {"items": {"$ref": "#"}},
+    ],
+    ids=str,
+)
+def test_mending_by_a_circle_gives_the_value(schema: dict[str, Any]) -> None:
+    """What takes too many steps to mend stays as it is."""
+    value = [[{"a": [1]}]]
+
+    read = mended(schema, value)
+
+    assert value == read
+    assert read is not value
+
+
+def test_what_is_too_deep_is_refused() -> None:
+    """Nesting beyond measure is told to the model."""
+    with pytest.raises(ToolArgumentsInvalid, match="they are nested too deeply"):
+        fitted_arguments({}, nested_lists(5000))
+
+
+def nested_lists(depth: int) -> dict[str, Any]:
+    deep: Any = 1
+    for _ in range(depth):
+        deep = [deep]
+    return {"a": deep}
+
+
+def test_numbers_and_texts_keep_their_limits() -> None:
+    """A multiple by its digits, a pattern, a constant: each is told."""
+    assert not problems({"multipleOf": 0.1}, 0.3)
+    assert ("expected a multiple of 0.1",) == problems({"multipleOf": 0.1}, 0.35)
+    assert ("expected a text that matches '^a'",) == problems({"pattern": "^a"}, "b")
+    assert ('expected {"a": [1]}',) == problems({"const": {"a": [1]}}, {"a": [2]})
+    assert not problems({"const": {"a": [1]}}, {"a": [1.0]})
+    assert not problems({"pattern": "(?<name>a)"}, "b")

@@ -318,6 +318,19 @@ async def test_what_a_tool_raises_is_told(name: str, error: BaseException, words
     await executor.aclose()
 
 
+def test_ctrl_c_goes_through() -> None:
+    """A `KeyboardInterrupt` is a person's: it ends the program, and leaves no task."""
+
+    @tool
+    async def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with asyncio.Runner() as runner:
+        executor = Executor([interrupted], clock=FakeClock())
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(results(executor, [call("interrupted")]))
+
+
 async def test_what_cannot_be_shown_is_a_failure() -> None:
     """A result that no model can read, or an exception that was returned, is a failure."""
 
@@ -501,6 +514,27 @@ class Shelf:
     def execute(self, input: dict[str, Any]) -> Awaitable[Any] | Any:  # noqa: A002  as the protocol
         input["seen"] = True
         return {"row": input["row"], "main": threading.current_thread() is threading.main_thread()}
+
+
+class Broken(Shelf):
+    """A tool whose own reading of arguments is broken."""
+
+    name = "broken"
+    is_async = True
+
+    def decode(self, input: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A002  as the protocol
+        raise LookupError("broken")
+
+    def run(self, arguments: Mapping[str, Any]) -> Any: ...
+
+
+async def test_a_broken_tool_is_a_failed_call() -> None:
+    """A tool that cannot even read its arguments harms no other call."""
+    executor = Executor([Broken(), echo], clock=FakeClock())
+
+    found = await results(executor, [call("broken"), call("echo", text="a")])
+
+    assert ["error: LookupError: broken", "a"] == [one.content for one in found]
 
 
 class AsyncShelf(Shelf):

@@ -23,6 +23,11 @@ from loom.shuttle.function import FunctionTool, tool
 from loom.shuttle.tool import Tool, tool_spec
 
 
+@tool
+def uses_later(later: Later) -> Later:
+    return later
+
+
 class Unit(enum.Enum):
     C = "c"
     F = "f"
@@ -364,6 +369,27 @@ class Later(msgspec.Struct):
     n: int
 
 
+def test_a_class_further_down_is_found_at_the_first_use() -> None:
+    """A tool that stands above the class that it needs is a tool all the same."""
+    assert Later(1) == uses_later.execute({"later": {"n": 1}})
+
+
+def test_a_method_finds_what_stands_around_its_class() -> None:
+    """In a class within a function, annotations find what both of them define."""
+
+    class Around(msgspec.Struct):
+        n: int
+
+    class Holder:
+        Inside = dict[str, int]
+
+        @tool
+        def f(self, around: Around, inside: Inside) -> object:
+            return around, inside
+
+    assert (Around(1), {"a": 2}) == Holder().f.execute({"around": {"n": 1}, "inside": {"a": 2}})
+
+
 def test_a_name_that_is_nowhere_is_told_when_it_is_needed() -> None:
     """An annotation that cannot be read is named, with what to do."""
 
@@ -567,3 +593,50 @@ def test_no_arguments_are_taken_by_a_tool_without_parameters() -> None:
     assert 1 == now.execute({})
     with pytest.raises(ToolArgumentsInvalid, match="it takes no arguments"):
         now.execute({"x": 1})
+
+
+def test_what_is_no_object_or_too_deep_is_refused() -> None:
+    """A list for the arguments, and nesting beyond measure, are told as other mistakes are."""
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+
+    with pytest.raises(ToolArgumentsInvalid, match="invalid arguments: expected an object"):
+        taking(int).execute([1])  # type: ignore[arg-type]  # a model wrote it
+    with pytest.raises(ToolArgumentsInvalid, match="they are nested too deeply"):
+        taking(Any).execute({"value": deep})
+
+
+class Limited(msgspec.Struct):
+    text: Annotated[str, pydantic.Field(pattern="(a+)+b|(a|b)*c")]
+
+
+def test_what_the_check_let_pass_is_still_refused() -> None:
+    """A limit that is too dear for the check of schemas holds when the value is decoded."""
+    assert Limited("c") == taking(Limited).execute({"value": {"text": "c"}})
+    with pytest.raises(ToolArgumentsInvalid, match="expected text that matches"):
+        taking(Limited).execute({"value": {"text": "x"}})
+
+
+def test_a_limit_that_no_schema_holds_is_refused() -> None:
+    """A limit that JSON cannot say is named with its parameter."""
+
+    def f(day: Annotated[date, at.Gt(date(2024, 1, 1))]) -> None: ...
+
+    with pytest.raises(TypeError, match="f: the parameter `day`"):
+        tool(f)
+
+
+def test_a_default_of_any_kind_is_told_as_json() -> None:
+    """A pydantic model and an enum as defaults are told as what a model would write."""
+
+    def f(model: Model = Model(count=1), unit: Unit = Unit.F) -> Any:  # noqa: B008  a value
+        return model, unit
+
+    properties = tool(f).parameters["properties"]
+
+    assert [{"count": 1, "name": "x"}, "f"] == [
+        properties["model"]["default"],
+        properties["unit"]["default"],
+    ]
+    assert (Model(count=1), Unit.F) == tool(f).execute({})

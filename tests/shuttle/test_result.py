@@ -50,6 +50,23 @@ class Silent:
         raise ValueError("no")
 
 
+class Strange:
+    """Not JSON, and its text holds half of a surrogate pair."""
+
+    def __str__(self) -> str:
+        return "\ud800"
+
+
+class Array:
+    """What numpy's arrays and numbers can do."""
+
+    def tolist(self) -> list[int]:
+        return [1, 2]
+
+
+Array.__module__ = "numpy"
+
+
 class Odd(Mapping[str, int]):
     def __getitem__(self, key: str) -> int:
         return 1
@@ -85,6 +102,8 @@ class Odd(Mapping[str, int]):
         (bytearray(b"text"), "text"),
         (PurePosixPath("a/b"), '"a/b"'),
         (Odd(), '{"a":1}'),
+        (Array(), "[1,2]"),
+        ({"a": Strange()}, '{"a":"\ufffd"}'),
         ({(1, 2): 3}, "{(1, 2): 3}"),
         (ImagePart("https://x/y.png"), (ImagePart("https://x/y.png"),)),
         ([TextPart("a"), TextPart("b")], (TextPart("a"), TextPart("b"))),

@@ -116,6 +116,23 @@ async def test_a_closed_pool_takes_nothing() -> None:
         await call_in_thread(threads, lambda: 1)
 
 
+async def test_a_thread_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no thread, the job is refused and nothing is counted."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = WorkerThreads(1, "loom-test-refused")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await call_in_thread(threads, lambda: 1)
+
+    assert 0 == threads.busy
+    assert 1 == await call_in_thread(threads, lambda: 1)
+    threads.shutdown()
+
+
 async def test_a_forgotten_pool_ends_its_threads() -> None:
     """A pool that is collected lets its threads go."""
     threads = WorkerThreads(1, "loom-test-forgotten")

@@ -55,12 +55,15 @@ def fitted_arguments(schema: Schema, arguments: Mapping[str, Any]) -> dict[str, 
     Raises:
         ToolArgumentsInvalid: If they do not fit; the message names every problem.
     """
-    if not problems(schema, arguments):
-        return dict(copied(arguments))
-    read = mended(schema, arguments)
-    if found := problems(schema, read):
-        raise arguments_invalid(found, schema)
-    return dict(read)
+    try:
+        if not problems(schema, arguments):
+            return dict(copied(arguments))
+        read = mended(schema, arguments)
+        if not (found := problems(schema, read)):
+            return dict(read)
+    except RecursionError:
+        found = ("they are nested too deeply",)
+    raise arguments_invalid(found, schema)
 
 
 def problems(schema: Schema, value: Any) -> tuple[str, ...]:

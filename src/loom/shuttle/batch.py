@@ -89,7 +89,7 @@ class Batch:
 
         Args:
             calls: In the order of the answer.
-            prepare: Gives a call's job and what its tool says of approval; a `ToolError` that it
+            prepare: Gives a call's job and what its tool says of approval; an error that it
                 raises is the call's result.
         """
         met: dict[Any, Entry | ToolResult] = {}
@@ -156,12 +156,10 @@ class Batch:
     ) -> Entry | ToolResult:
         try:
             job, own = prepare(call)
-            if own == "deny" and not self._approvals.must_ask(own):
-                raise ToolDenied("permission denied")
-        except ToolError as error:
-            result = failed(call, error)
-            self.results.append(result)
-            return result
+        except Exception as error:  # noqa: BLE001 - a stranger's schema, or its own decoder
+            return self._failed(call, error)
+        if own == "deny" and not self._approvals.must_ask(own):
+            return self._failed(call, ToolDenied("permission denied"))
         entry = Entry(job, own)
         self._entries.append(entry)
         if self._approvals.must_ask(own):
@@ -171,6 +169,11 @@ class Batch:
         else:
             self.ready.append(entry)
         return entry
+
+    def _failed(self, call: ToolCall, error: Exception) -> ToolResult:
+        result = failed(call, error)
+        self.results.append(result)
+        return result
 
     def _decided(self, entry: Entry, task: asyncio.Task[None]) -> None:
         if self._is_over:

@@ -212,8 +212,8 @@ class SchemaReader:
                 found.append(_unknown(path, name, named))
             elif isinstance(rest, Mapping):
                 found += self.check(rest, item, _inner(path, name), depth + 1)
-        missing = [name for name in listed_parts(schema, "required") if name not in value]
-        found += [f"`{_inner(path, str(name))}` is missing" for name in missing]
+        required = [name for name in listed_parts(schema, "required") if isinstance(name, str)]
+        found += [f"`{_inner(path, name)}` is missing" for name in required if name not in value]
         return found + _sizes(schema, len(value), path, ("minProperties", "maxProperties"), "names")
 
     def _array(self, schema: Schema, value: Any, path: str, depth: int) -> list[str]:

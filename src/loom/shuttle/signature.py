@@ -79,15 +79,21 @@ class Signature:
             return self._decoded(arguments)
         if not isinstance(arguments, Mapping):
             raise arguments_invalid(["expected an object"], self.schema)
-        read = mended(self.schema, arguments)
-        found = problems(self.schema, read) or self._refusals(read)
-        if found:
-            raise arguments_invalid(found, self.schema)
-        return self._decoded(read)
+        try:
+            read = mended(self.schema, arguments)
+            found = problems(self.schema, read) or self._refusals(read)
+            if not found:
+                return self._decoded(read)
+        except RecursionError:
+            found = ["they are nested too deeply"]
+        except Exception as error:  # noqa: BLE001 - as above
+            # What the check of the schema let pass, because it takes too long.
+            found = [_words(str(error) or type(error).__name__)]
+        raise arguments_invalid(found, self.schema)
 
     def _decoded(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        if self._limited and breach(self.schema, arguments) is not None:
-            raise ValueError
+        if self._limited and (found := breach(self.schema, arguments)) is not None:
+            raise ValueError(found)
         if self._models:
             return self._with_models(arguments)
         whole = copied(arguments) if self._copies else arguments
