@@ -29,6 +29,7 @@ def test_leases_share_one_simulator_and_the_last_stops_it() -> None:
     """Two leases name one address; it answers until both are released."""
     first, second = shared_simulator(), shared_simulator()
     assert (first.base_url, first.api_key) == (second.base_url, "loom-sim-key")
+    assert first.openai_base_url == first.base_url.replace("/v1", "/openai/v1")
 
     first.release()
     first.release()

@@ -32,6 +32,7 @@ class SharedSimulator:
 
     Attributes:
         base_url: Where it listens; ends in `/v1`.
+        openai_base_url: Where it speaks as OpenAI does; ends in `/openai/v1`.
         openai_base_url: Where it speaks as OpenAI does.
         api_key: The key that it accepts.
 
@@ -44,6 +45,7 @@ class SharedSimulator:
             running = _of_this_process(as_of)
             running.leases += 1
             self.base_url = running.simulator.base_url
+            self.openai_base_url = running.simulator.openai_base_url
             self.openai_base_url = running.simulator.openai_base_url
             self.api_key = running.simulator.api_key
         self._running: _Running | None = running
