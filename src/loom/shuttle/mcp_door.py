@@ -190,7 +190,12 @@ def http_way(place: Place) -> Transport:
             # No limit for reading: a stream of notices may be silent for hours, and calls have
             # their own.
             timeout=httpx2.Timeout(place.connect_timeout_s, read=None),
-            transport=_Door(httpx2.AsyncHTTPTransport(trust_env=False)),
+            # No limit of sockets either: whoever calls has one (`AgentLimits.max_parallel`).
+            transport=_Door(
+                httpx2.AsyncHTTPTransport(
+                    trust_env=False, limits=httpx2.Limits(max_connections=None)
+                )
+            ),
             trust_env=False,
         ) as client:
             way = streamable_http_client(
@@ -221,7 +226,7 @@ class _Door(httpx2.AsyncBaseTransport):
         before, trip.sent = trip.sent, True
         try:
             response = await self._inner.handle_async_request(request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             trip.sent, trip.failure = before, _words(error)
             return httpx2.Response(599)
         except httpx2.TransportError as error:
