@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from loom.agent.condense import condensing_point, is_long, summary_of
 from loom.agent.events import AgentEvent, Done, Summarised
-from loom.agent.history import OpenCall, messages_of, settled
 from loom.agent.limits import AgentLimits, ContextPolicy
 from loom.agent.log import Log
-from loom.agent.loop import Gear, Loop, Parse
+from loom.agent.loop import Gear, Parse
 from loom.agent.response import AgentResponse
-from loom.agent.session import Condensed, Said, SessionStore, new_session_id
+from loom.agent.session import SessionStore, new_session_id
 from loom.agent.tally import Tally
+from loom.agent.turn import Ask, begin_turn
 from loom.core.ambient import Clock, Dice
-from loom.core.errors import InvalidRequest, LoomError, StreamTruncated
+from loom.core.errors import LoomError, StreamTruncated
 from loom.core.messages import Message
 from loom.core.provider import LLMProvider
-from loom.core.request import ChatRequest, ToolSpec
+from loom.core.request import ToolSpec
 from loom.layers.trace import Telemetry, ending
 from loom.shuttle.executor import Executor
 from loom.shuttle.permission import Permissions
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 
     from loom.layers.trace_agent import AgentRecorder
 
-__all__ = ["AgentRuntime", "Ask"]
-
-Ask: TypeAlias = Callable[[tuple[ToolSpec, ...]], Awaitable[ChatRequest]]
-"""Gives the request of a turn for the tools that are offered, still without the conversation."""
+__all__ = ["AgentRuntime"]
 
 _log = logging.getLogger("loom.agent")
 
@@ -91,6 +88,7 @@ class AgentRuntime:
         self._telemetry = telemetry
         self._executor: Executor | None = None
         self._former: list[Executor] = []
+        self._in_use: Counter[Executor] = Counter()
         self._tools: tuple[Tool, ...] = ()
         self._queues: dict[str, tuple[Lock, int]] = {}
 
@@ -164,9 +162,31 @@ class AgentRuntime:
         """
         if session is None and self._sessions is not None:
             session = new_session_id(self._dice)
-        async with self._place(session), aclosing(self._turn(said, ask, session, parse)) as events:
-            async for event in events:
-                yield event
+        async with self._place(session):
+            executor = await self._ready()
+            trace = self._trace(session)
+            self._in_use[executor] += 1
+            try:
+                tally = Tally(self._limits, self._clock.monotonic_s())
+                gear = self._gear(executor, parse, trace)
+                log = await Log.open(self._sessions, session)
+                turn = await begin_turn(
+                    gear, log, ask, said, tally=tally, session=session, window=self._window
+                )
+                if turn.summarised:
+                    yield Summarised(turn.summarised)
+                async with aclosing(turn.loop.run(turn.left)) as events:
+                    async for event in events:
+                        yield (
+                            self._finished(event, session, trace)
+                            if isinstance(event, Done)
+                            else event
+                        )
+            except BaseException as error:
+                self._failed(error, trace)
+                raise
+            finally:
+                self._in_use[executor] -= 1
 
     async def aclose(self) -> None:
         """End every tool that still runs, and close what brought tools; safe to call twice."""
@@ -209,6 +229,7 @@ class AgentRuntime:
             if self._executor is not None:
                 # Turns that began with it still use it.
                 self._former.append(self._executor)
+            await self._retire()
             self._tools = tuple(tools)
             limits = self._limits
             self._executor = Executor(
@@ -221,34 +242,24 @@ class AgentRuntime:
             )
         return self._executor
 
-    async def _turn(
-        self,
-        said: tuple[Message, ...],
-        ask: Ask,
-        session: str | None,
-        parse: Parse | None,
-    ) -> AsyncGenerator[AgentEvent, None]:
-        tally = Tally(self._limits, self._clock.monotonic_s())
-        trace = self._trace(session)
-        try:
-            steps = self._steps(said, ask, session, parse=parse, tally=tally, trace=trace)
-            async with aclosing(steps) as events:
-                async for event in events:
-                    if type(event) is Done and trace is not None:
-                        trace.answered(
-                            event.response.usage, _facts(event.response), self._clock.monotonic_s()
-                        )
-                    yield event
-        except LoomError as error:
-            if trace is not None:
-                partial = error.partial
-                usage = None if partial is None else partial.usage
-                trace.ended(error.code, usage, self._clock.monotonic_s())
-            raise
-        except BaseException as error:
-            if trace is not None:
-                trace.ended(ending(error), None, self._clock.monotonic_s())
-            raise
+    async def _retire(self) -> None:
+        """Close executors whose tools are no longer offered, and that no turn uses."""
+        idle = [executor for executor in self._former if not self._in_use[executor]]
+        for executor in idle:
+            self._former.remove(executor)
+            del self._in_use[executor]
+            await executor.aclose()
+
+    def _gear(self, executor: Executor, parse: Parse | None, trace: AgentRecorder | None) -> Gear:
+        return Gear(
+            provider=self._provider,
+            executor=executor,
+            clock=self._clock,
+            limits=self._limits,
+            context=self._context,
+            parse=parse,
+            trace=trace,
+        )
 
     def _trace(self, session: str | None) -> AgentRecorder | None:
         if self._telemetry is None:
@@ -265,80 +276,20 @@ class AgentRuntime:
             content=self._telemetry.content,
         )
 
-    async def _steps(
-        self,
-        said: tuple[Message, ...],
-        ask: Ask,
-        session: str | None,
-        *,
-        parse: Parse | None,
-        tally: Tally,
-        trace: AgentRecorder | None,
-    ) -> AsyncGenerator[AgentEvent, None]:
-        executor = await self._ready()
-        log = await Log.open(self._sessions, session)
-        request = _asked(await ask(executor.specs), executor.specs, session, self._context)
+    def _finished(self, event: Done, session: str | None, trace: AgentRecorder | None) -> Done:
+        response = msgspec.structs.replace(event.response, session=session)
+        self._told(response)
         if trace is not None:
-            request = msgspec.structs.replace(request, trace_parent=trace.parent)
-        if said and self._context == "summarise":
-            told = await self._condense(log, request, tally)
-            if told:
-                yield Summarised(told)
-        left: tuple[OpenCall, ...] = ()
-        if said:
-            log.hold(*(Said(message=message) for message in settled(log.entries)))
-            since = log.mark(len(log))
-            log.hold(*(Said(message=message) for message in said))
-        else:
-            since = log.mark(_beginning(log))
-            left = self._left(log, executor)
-            if not left and not _is_waiting(log):
-                raise InvalidRequest(
-                    "there is nothing to go on with in this session: say something"
-                )
-        gear = Gear(
-            provider=self._provider,
-            executor=executor,
-            clock=self._clock,
-            limits=self._limits,
-            context=self._context,
-            parse=parse,
-            trace=trace,
-        )
-        loop = Loop(gear, log, request, tally, since=since)
-        async with aclosing(loop.run(left)) as events:
-            async for event in events:
-                if type(event) is Done:
-                    response = msgspec.structs.replace(event.response, session=session)
-                    self._told(response)
-                    event = Done(response)  # noqa: PLW2901 - the same, with its session
-                yield event
+            trace.answered(response.usage, _facts(response), self._clock.monotonic_s())
+        return Done(response)
 
-    def _left(self, log: Log, executor: Executor) -> tuple[OpenCall, ...]:
-        """The calls of a broken turn that may still run; the others get their results."""
-        left: list[OpenCall] = []
-        for each, message in zip(log.open_calls, settled(log.entries), strict=True):
-            # Begun before the break: it may have been done, and nothing is done twice.
-            if each.begun and not getattr(executor.tool(each.call.name), "repeatable", False):
-                log.hold(Said(message=message))
-            else:
-                left.append(each)
-        return tuple(left)
-
-    async def _condense(self, log: Log, request: ChatRequest, tally: Tally) -> int:
-        point = condensing_point(log.entries)
-        if point is None or not is_long(log.entries, self._window(request.model)):
-            return 0
-        before = log.entries[:point]
-        told = (*messages_of(before), *settled(before))
-        response = await summary_of(self._provider, request, told)
-        tally.responses.append(response)
-        await log.add(
-            Condensed(
-                until=point, summary=response.content, model=response.model, usage=response.usage
-            )
-        )
-        return len(told)
+    def _failed(self, error: BaseException, trace: AgentRecorder | None) -> None:
+        if trace is None:
+            return
+        partial = error.partial if isinstance(error, LoomError) else None
+        code = error.code if isinstance(error, LoomError) else ending(error)
+        usage = None if partial is None else partial.usage
+        trace.ended(code, usage, self._clock.monotonic_s())
 
     def _told(self, response: AgentResponse) -> None:
         """Say in the log what the turn cost."""
@@ -365,23 +316,6 @@ class AgentRuntime:
             )
 
 
-def _asked(
-    request: ChatRequest, tools: tuple[ToolSpec, ...], session: str | None, context: ContextPolicy
-) -> ChatRequest:
-    """The request of every call of a turn, still without the conversation."""
-    attribution = request.attribution
-    if session is not None:
-        attribution = msgspec.structs.replace(attribution, session=session)
-    return msgspec.structs.replace(
-        request,
-        tools=tools,
-        attribution=attribution,
-        fit="error" if context == "error" else "slide",
-        # Each call has its own deadline within the turn's.
-        deadline_s=None,
-    )
-
-
 def _facts(response: AgentResponse) -> dict[str, int | str]:
     """What a turn's span says beside its tokens."""
     facts: dict[str, int | str] = {
@@ -391,19 +325,3 @@ def _facts(response: AgentResponse) -> dict[str, int | str]:
     if response.stopped_by is not None:
         facts["loom.agent.stopped_by"] = response.stopped_by
     return facts
-
-
-def _beginning(log: Log) -> int:
-    """At which entry the last turn begins."""
-    users = [
-        place
-        for place, entry in enumerate(log.entries)
-        if isinstance(entry, Said) and entry.message.role == "user"
-    ]
-    return users[-1] if users else len(log)
-
-
-def _is_waiting(log: Log) -> bool:
-    """Whether the model owes an answer: the last that was said is a user's, or a tool's."""
-    messages = log.messages
-    return bool(messages) and messages[-1].role in ("user", "tool")

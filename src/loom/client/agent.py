@@ -16,9 +16,10 @@ from loom.agent.events import AgentEvent, Done
 from loom.agent.limits import AgentLimits, ContextPolicy
 from loom.agent.loop import Parse
 from loom.agent.response import AgentResponse
-from loom.agent.runtime import AgentRuntime, Ask
+from loom.agent.runtime import AgentRuntime
 from loom.agent.session import SessionStore
 from loom.agent.session_open import open_sessions
+from loom.agent.turn import Ask
 from loom.client.answering import llm_of
 from loom.client.discreet import discreet, discreet_async, forget
 from loom.client.llm import Llm, LlmLike
@@ -120,6 +121,13 @@ class AsyncAgent:
             telemetry=self._llm.telemetry,
         )
         self._closed = False
+
+    @classmethod
+    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+        """Make the agent of a YAML file; arguments and errors as of `parts_from_file`."""
+        from loom.client.file_parts import parts_from_file  # noqa: PLC0415 - most agents have none
+
+        return cls(**parts_from_file(path, changes))
 
     @property
     def model(self) -> str:
