@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import pytest
 
-from loom import AsyncMistral, Message, Mistral, ToolCall, tool
+from loom import AsyncMistral, InvalidRequest, Message, Mistral, ToolCall, tool
 from loom.agent.events import CallCompleted, Done, ToolFinished, ToolStarted
 from loom.agent.limits import AgentLimits
 from loom.client.agent import AsyncAgent
@@ -308,3 +308,25 @@ async def test_an_async_agent_with_a_provider_of_its_own() -> None:
             response = await agent.chat("Weather?")
             assert "18 degrees." == response.content
             assert "max_turns" == response.stopped_by
+
+
+def test_a_blocking_agent_knows_its_conversations(tmp_path: Path) -> None:
+    """They are listed, searched, read, exported and deleted without a loop."""
+    with (
+        Simulator() as sim,
+        Mistral(sim.api_key, base_url=sim.base_url, model=MODEL) as client,
+        Agent(llm=client, sessions=tmp_path / "chats.db") as agent,
+        Agent(llm=client) as forgetful,
+    ):
+        agent.chat("My name is Ann.", session="ann")
+        agent.chat("What is my name?", session="ann")
+        sessions = agent.sessions
+        assert sessions is not None
+        assert ["ann"] == [info.id for info in sessions.list(search="Ann")]
+        assert 4 == len(sessions.read("ann")) == len(sessions.messages("ann"))
+        assert "My name is Ann." in sessions.export("ann", "markdown")
+        with pytest.raises(InvalidRequest, match="no session 'bob'"):
+            sessions.export("bob")
+        assert sessions.delete("ann")
+        assert sessions.info("ann") is None
+        assert forgetful.sessions is None

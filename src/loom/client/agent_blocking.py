@@ -18,6 +18,7 @@ from loom.client.lease import Lease
 from loom.client.llm import LlmLike
 from loom.client.options import Messages
 from loom.client.reader import Reader
+from loom.client.sessions import Sessions
 from loom.client.stream import begun_anew
 from loom.client.surroundings import BudgetLike
 from loom.core.ambient import Clock, Dice
@@ -115,6 +116,11 @@ class Agent:
         twin._lease = Lease(agent.aclose)  # noqa: SLF001 - a new one of itself
         return twin
 
+    @classmethod
+    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+        """Make the agent of a YAML file; arguments and errors as of `AsyncAgent.from_file`."""
+        return cls.of(AsyncAgent.from_file(path, **changes))
+
     @property
     def name(self) -> str:
         """The agent's name in traces."""
@@ -126,9 +132,10 @@ class Agent:
         return self._async.model
 
     @property
-    def sessions(self) -> SessionStore | None:
-        """Where conversations are kept; its methods are async."""
-        return self._async.sessions
+    def sessions(self) -> Sessions | None:
+        """Where conversations are kept: read, list, search, export, delete them here."""
+        store = self._async.sessions
+        return None if store is None else Sessions(store, self._lease)
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """
