@@ -14,7 +14,16 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import pytest
 
-from loom import AsyncMistral, InvalidRequest, Message, Mistral, ToolCall, tool
+from loom import (
+    AsyncMistral,
+    InvalidRequest,
+    Message,
+    Mistral,
+    Route,
+    ServiceUnavailable,
+    ToolCall,
+    tool,
+)
 from loom.agent.events import CallCompleted, Done, ToolFinished, ToolStarted
 from loom.agent.limits import AgentLimits
 from loom.client.agent import AsyncAgent
@@ -24,6 +33,7 @@ from loom.ledger.open import open_ledger
 from loom.providers.scripted import ScriptedProvider
 from loom.server.simulator import Simulator
 from loom.shuttle.permission import Permissions
+from loom.testing import FakeClock
 
 MODEL = "mistral-small-latest"
 
@@ -330,3 +340,28 @@ def test_a_blocking_agent_knows_its_conversations(tmp_path: Path) -> None:
         assert sessions.delete("ann")
         assert sessions.info("ann") is None
         assert forgetful.sessions is None
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["chat", "stream"])
+def test_another_vendor_goes_on_in_the_middle_of_a_turn(streams: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    """The first one asks for a tool and falls silent; the second one has the result, and answers."""
+    down = [ServiceUnavailable("down") for _ in range(3)]
+    first = ScriptedProvider([asks(("get_weather", {"location": "Lyon"})), *down], model=MODEL)
+    second = ScriptedProvider(["18 degrees."], model="gpt-4.1")
+    with Simulator(provider=first) as mistral, Simulator(provider=second, any_key=True) as openai:
+        route = Route(
+            provider="openai", model="gpt-4.1", base_url=openai.openai_base_url, api_key="k" * 32
+        )
+        clock = FakeClock(auto=True)
+        with (
+            Mistral(
+                mistral.api_key, base_url=mistral.base_url, model=MODEL, fallback=route, clock=clock
+            ) as client,
+            Agent(llm=client, tools=[get_weather]) as agent,
+        ):
+            response = agent.stream("?").final() if streams else agent.chat("?")
+        sent = json.loads(openai.journal.entries()[-1].body)["messages"]
+    assert "18 degrees." == response.content
+    assert ["user", "assistant", "tool"] == [message["role"] for message in sent]
+    assert "Lyon" in sent[2]["content"]
+    assert ["mistral", "openai"] == [call.metadata["provider"] for call in response.calls]

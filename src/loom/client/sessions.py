@@ -1,4 +1,4 @@
-"""`Sessions`: the conversations of a blocking agent. It holds no logic: the portal runs each call."""
+"""`Sessions`: the conversations of a blocking agent; the portal runs each call."""
 
 from __future__ import annotations
 
