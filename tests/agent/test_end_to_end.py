@@ -344,7 +344,7 @@ def test_a_blocking_agent_knows_its_conversations(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("streams", [False, True], ids=["chat", "stream"])
 def test_another_vendor_goes_on_in_the_middle_of_a_turn(streams: bool) -> None:  # noqa: FBT001 - a parameter of pytest
-    """The first one asks for a tool and falls silent; the second one has the result, and answers."""
+    """The first asks for a tool and falls silent; the second is told the result, and answers."""
     down = [ServiceUnavailable("down") for _ in range(3)]
     first = ScriptedProvider([asks(("get_weather", {"location": "Lyon"})), *down], model=MODEL)
     second = ScriptedProvider(["18 degrees."], model="gpt-4.1")
