@@ -420,13 +420,16 @@ async def test_a_stubborn_server_is_killed(life: Life) -> None:
 
 
 async def test_a_server_that_is_forgotten_ends(life: Life) -> None:
-    """Without `aclose` the child goes with the last reference."""
+    """Without `aclose` the child goes with the last reference: the server's, or a tool's."""
     server = mcp(life.command("plain"))
     begun = asyncio.create_task(asyncio.to_thread(life.begin))
-    await server.tools()
+    tools = await server.tools()
     await begun
 
     del server
+    gc.collect()
+    assert "{}" == await tools[0].execute({})  # a second process would wait for a reader
+    del tools
     gc.collect()
 
     await asyncio.to_thread(life.end)

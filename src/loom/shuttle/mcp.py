@@ -154,8 +154,6 @@ class McpServer(ToolSource):
         self._allowed = allowed
         self._seen = False
         self._desk = _Desk(place)
-        # Who is forgotten without `aclose()` leaves no process behind.
-        weakref.finalize(self, self._desk.abandon).atexit = False
 
     @property
     def name(self) -> str:
@@ -223,16 +221,12 @@ class _Desk:
         if room is not None and room.thread.usable:
             await room.thread.stop()
 
-    def abandon(self) -> None:
-        """Have the thread end; for finalizers, so it waits for nothing and takes no lock."""
-        room = self._room
-        if room is not None and room.thread.usable:
-            room.thread.stop_soon()
-
     async def _run(self, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
         with self._gate:
             if self._room is None or not self._room.thread.usable:
                 self._room = _Room(self.place)
+                # When the server and its tools are forgotten, no process is left behind.
+                weakref.finalize(self, self._room.thread.stop_soon).atexit = False
             room = self._room
 
         async def there() -> T:
