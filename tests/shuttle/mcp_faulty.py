@@ -96,6 +96,8 @@ def begin() -> None:
         sys.exit(2)
     if FAULT in ("garbage", "noisy"):
         write("Welcome to the server!")
+    if FAULT == "noisy":
+        sys.stdout.buffer.write(b"\xff\xfe no text\n")
 
 
 def reply(message: dict[str, Any], cancelled: list[Any]) -> dict[str, Any]:

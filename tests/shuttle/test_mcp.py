@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from loom.core.errors import ConfigInvalid, ToolFailed, ToolTimedOut
+from loom.core.errors import ConfigInvalid, ToolArgumentsInvalid, ToolFailed, ToolTimedOut
 from loom.core.messages import AudioPart, DocumentPart, ImagePart, TextPart
 from loom.core.secret import Secret
 from loom.shuttle.mcp import McpServer, McpTool, mcp
@@ -169,6 +169,14 @@ async def test_arguments_that_do_not_fit_are_the_servers_to_refuse(kitchen: McpS
     """The server's words reach the model, which can do better."""
     with pytest.raises(ToolFailed, match="valid integer"):
         await run(kitchen, "add", a="x", b=1)
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", {1, 2}])
+async def test_arguments_that_are_not_json_are_refused(kitchen: McpServer, value: Any) -> None:
+    """Before they are sent, so the session goes on."""
+    with pytest.raises(ToolArgumentsInvalid, match="not JSON"):
+        await run(kitchen, "echo", text=value)
+    assert "3" == await run(kitchen, "add", a=1, b=2)
 
 
 async def test_the_child_sees_no_variable_but_the_short_list(
@@ -354,7 +362,7 @@ async def test_a_server_that_writes_garbage_is_quoted(caplog: pytest.LogCaptureF
 
 
 async def test_garbage_beside_messages_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
-    """A server that greets on its standard output still works."""
+    """A server that greets on its standard output, even with no text, still works."""
     caplog.set_level(logging.CRITICAL, logger="mcp")
     server = faulty("noisy")
 

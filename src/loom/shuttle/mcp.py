@@ -10,6 +10,7 @@ use.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import weakref
@@ -17,7 +18,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from loom.core.errors import ConfigInvalid, ToolFailed
+from loom.core.errors import ConfigInvalid, ToolArgumentsInvalid, ToolFailed
 from loom.core.messages import Part
 from loom.core.secret import Secret
 from loom.shuttle.mcp_names import model_names
@@ -130,10 +131,16 @@ class McpTool(Tool):
             One text, or parts: texts, images, sounds, documents.
 
         Raises:
+            ToolArgumentsInvalid: If the arguments cannot be written as JSON.
             ToolFailed: If the tool says that it failed, or the server fails.
             ToolTimedOut: After `timeout_s`.
             ConfigInvalid: If the server cannot be started.
         """
+        try:
+            json.dumps(input, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            # The SDK would find it where the session ends by it.
+            raise ToolArgumentsInvalid(f"the arguments are not JSON: {error}") from None
         return await self._desk.call(self.server_name, input)
 
     def __repr__(self) -> str:

@@ -159,6 +159,8 @@ def stdio_way(place: Place, stderr: Stderr) -> Transport:
                 args=list(place.command[1:]),
                 env={name: value.reveal() for name, value in place.env.items()},
                 cwd=place.cwd,
+                # A line that is not UTF-8 is no message; it shall not end the session.
+                encoding_error_handler="replace",
             )
             # typeshed: any text file with a descriptor is a TextIO
             process = stdio_client(parameters, errlog=cast("Any", writing))
