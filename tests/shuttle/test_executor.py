@@ -604,6 +604,7 @@ async def test_a_closed_executor_runs_nothing() -> None:
         await busy.aclose()
         found = [await reading, *[event async for event in run]]  # type: ignore[list-item]  # results
 
+    assert ["error: cancelled", "error: the executor is closed"] == [one.content for one in found]
     assert [ToolFailed, ToolFailed] == [type(one.error) for one in found]
     await executor.aclose()
     await executor.aclose()

@@ -103,6 +103,51 @@ async def test_cancelled_tools_are_awaited_before_the_reader_goes_on() -> None:
         assert 0 == world.open, turns
 
 
+@pytest.mark.parametrize("between", range(5))
+async def test_a_second_cancellation_waits_too(between: int) -> None:
+    """Whoever is cancelled again while tools end still waits for their end."""
+    world = World()
+
+    for turns in range(2, 7):
+        reader = asyncio.ensure_future(world.read())
+        await turn(turns)
+        reader.cancel()
+        await turn(between)
+        reader.cancel()
+        await asyncio.wait([reader])
+        assert (0, True) == (world.open, reader.cancelled()), turns
+
+
+def test_a_clean_up_after_a_time_limit_is_not_cut() -> None:
+    """A tool that ends for its limit is not cancelled a second time when the run is closed."""
+
+    async def main(clock: LoopClock) -> None:
+        ended: list[str] = []
+
+        @tool(timeout_s=1)
+        async def slow() -> None:
+            try:
+                await clock.sleep(100)
+            finally:
+                await clock.sleep(0.5)
+                ended.append("clean")
+
+        executor = Executor([slow], clock=clock)
+        async with aclosing(executor.run([ToolCall("1", "slow")])) as run:
+            await anext(run)
+            reader = asyncio.ensure_future(anext(run))
+            await clock.sleep(1.2)
+            reader.cancel()
+            await asyncio.wait([reader])
+        assert ["clean"] == ended
+        await executor.aclose()
+
+    with asyncio.Runner(loop_factory=lambda: SeededLoop(7)) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, SeededLoop)
+        runner.run(main(LoopClock(loop)))
+
+
 @pytest.mark.parametrize("events", range(12))
 async def test_closed_after_any_event_nothing_is_left(events: int) -> None:
     """A consumer that leaves after an event, or by an error, leaves nothing behind."""
@@ -151,6 +196,7 @@ def test_a_run_that_is_closed_waits_a_second_for_the_stubborn(
         assert "does not end when cancelled; left behind" in caplog.text
         await executor.aclose()
         assert 1 == len(asyncio.all_tasks())
+        assert not executor._strays
 
     with asyncio.Runner(loop_factory=lambda: SeededLoop(7)) as runner:
         loop = runner.get_loop()
