@@ -53,7 +53,7 @@ class LoomError(Exception):
     Anything that went wrong, with everything that is known of it.
 
     No field holds a key or a prompt: messages of vendors are cut and cleaned before they come
-    here (`wire/mistral/errors.py`).
+    here (`wire/error_bodies.py`).
 
     Args:
         message: What happened, to which thing, what to do next.

@@ -460,3 +460,24 @@ def test_filling_in_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="fill in the middle") as caught:
         DIALECT.decode_infill_request(b"{}")
     assert 404 == caught.value.http_status
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "assistant", "tool_calls": "x"}, "must be a list of tool calls"),
+        ({"role": "assistant", "function_call": {}}, "a 'function' with a 'name'"),
+        ({"role": "user", "content": "x", "name": 7}, "must be a string, not int"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": ""}}]},
+            "must be a string that is not empty",
+        ),
+        ({"role": "user", "content": [{"type": "file", "file": 7}]}, "expected an object"),
+        ({"role": "user", "content": ["x"]}, "Missing required parameter"),
+    ],
+)
+def test_messages_that_cannot_be_read_are_refused(message: dict[str, Any], said: str) -> None:
+    """400 with the place, whatever is wrong with it."""
+    error = refusal(messages=[message])
+    assert said in error.message
+    assert "messages[0]" in error.message
