@@ -147,6 +147,10 @@ def test_another_model_and_other_prices(looms: Run) -> None:
     assert 30 * Decimal("0.00065") == Decimal(value["would_be_usd"])
     then = asked(looms, "--model", "mistral-large-latest", "--as-of", "2024-11")
     assert 30 * Decimal("0.0052") == Decimal(then["would_be_usd"])
+    # Another vendor's, which the rows do not name: $0.40 and $1.60.
+    other = asked(looms, "--model", "openai:gpt-4.1-mini")
+    assert 30 * Decimal("0.00056") == Decimal(other["would_be_usd"])
+    assert other["would_be_usd"] == asked(looms, "--model", "gpt-4.1-mini")["would_be_usd"]
     write(Path("long.db"), [Call(at="2026-11-20T09:00:00", used=(100_000, 10))])
     words = ("what-if", "long.db", "--model", "mistral-large-latest", "--as-of", "2024-11")
     assert {"limit": 0, "budget": 0, "window": 1} == json.loads(looms(*words, "--json").out)[

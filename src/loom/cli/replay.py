@@ -45,6 +45,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         rate_limit: Limits of each key and model; None: none.
         budget: What calls must fit into; None: nothing.
         model: Who would have answered; None: who did.
+        provider: Whose model that is; None: whoever was asked.
         on: Whose prices; None: those of each call's own day.
         deadline_s: How long a call may take in all, its wait among it.
         max_tokens: The longest answer that was asked for, which the ledger does not know.
@@ -53,6 +54,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit: RateLimit | None = None
     budget: Budget | None = None
     model: str | None = None
+    provider: str | None = None
     on: date | None = None
     deadline_s: float = 600.0
     max_tokens: int = 4096
@@ -203,12 +205,15 @@ class _Play:
         model = self._scene.model or entry.model
         if not model:
             return entry.cost_usd
-        other = msgspec.structs.replace(entry, model=model)
+        other = msgspec.structs.replace(entry, provider=self._provider(entry), model=model)
         return repriced(other, self._price_of, self._scene.on).cost_usd
 
     def _card(self, entry: Entry) -> ModelCard | None:
         on = self._scene.on or entry.at.date()
-        return self._card_of(entry.provider, self._model(entry), on)
+        return self._card_of(self._provider(entry), self._model(entry), on)
+
+    def _provider(self, entry: Entry) -> str:
+        return self._scene.provider or entry.provider
 
     def _model(self, entry: Entry) -> str:
         return self._scene.model or entry.model or entry.asked_model

@@ -80,6 +80,20 @@ class Terminal:
             emoji=False,
         )
 
+    def is_bare(self, *, asked: bool) -> bool:
+        """
+        Whether somebody sits in front of it and asked nothing yet.
+
+        Args:
+            asked: Whether the command's words ask something.
+
+        Returns:
+            True only if all three streams are a terminal.
+        """
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        there = all(stream is not None and stream.isatty() for stream in streams)
+        return there and not asked and not self.json
+
     def write(self, text: str) -> None:
         """
         Add to the answer at once; what a terminal would obey is taken out.
@@ -201,6 +215,17 @@ class Terminal:
         if not self.quiet:
             self._murmuring = True
             self.err.print(cleaned(text), style="dim", end="", soft_wrap=True)
+
+    def question(self, text: str) -> None:
+        """
+        Put a question on standard error, and leave the cursor behind it; `-q` does not hush it.
+
+        Args:
+            text: The question.
+        """
+        self.end_line()
+        self.err.print(cleaned(text), style="yellow", end="", soft_wrap=True)
+        sys.stderr.flush()
 
     def waiting(self, model: str) -> Waiting:
         """
@@ -344,9 +369,12 @@ def _field(value: object) -> str:
 
 
 def _without_key(error: InvalidAPIKey) -> str:
+    variable = error.message.partition("environment variable ")[2].partition(" ")[0]
+    if not variable:
+        return error.message  # a server that needs a key of its own
     notes = "; ".join(getattr(error, "__notes__", ()))
     found = f"no key found ({notes})" if notes else "no key found"
-    return f"{found}: run with --sim, or export MISTRAL_API_KEY=..."
+    return f"{found}: run with --sim, or export {variable}=..."
 
 
 def json_text(value: Any) -> str:

@@ -16,6 +16,7 @@ from loom.cli.options import as_of_option, common_options, pass_terminal
 from loom.cli.reprice import prices
 from loom.cli.sums import bar, usd_text
 from loom.cli.terminal import Terminal
+from loom.cli.whose import whose
 from loom.config.assemble import load_catalog
 from loom.core.ambient import SystemClock
 from loom.core.errors import ModelNotFound
@@ -76,12 +77,14 @@ def what_if(terminal: Terminal, /, **given: Any) -> None:
     chosen = given["file"] or given["ledger"]
     ledger = opened(terminal, chosen)
     catalog = load_catalog()
+    vendor, model = None, None
     if given["model"] is not None:
-        _check_model(catalog, given["model"], given["as_of"])
+        vendor, model = _whose(catalog, given["model"], given["as_of"])
     scene = Scene(
         rate_limit=given["rate_limit"],
         budget=given["budget"],
-        model=given["model"],
+        model=model,
+        provider=vendor,
         on=given["as_of"],
         deadline_s=given["deadline"],
         max_tokens=given["max_tokens"],
@@ -105,12 +108,15 @@ def what_if(terminal: Terminal, /, **given: Any) -> None:
             terminal.say("Another model counts other tokens, and takes another time.")
 
 
-def _check_model(catalog: Catalog, model: str, as_of: date | None) -> None:
+def _whose(catalog: Catalog, name: str, as_of: date | None) -> tuple[str, str]:
+    """Vendor and model of a name; a model that has no price cannot be asked for."""
+    vendor, model = whose(name, as_of)
     on = as_of or SystemClock().now().date()
-    if catalog.find(model, on) is None:
-        near = ", ".join(repr(name) for name in catalog.nearest(model, on))
+    if catalog.find(model, on, vendor) is None:
+        near = ", ".join(repr(name) for name in catalog.nearest(model, on, provider=vendor))
         wish = f"; did you mean {near}?" if near else ""
         raise ModelNotFound(f"{model!r} has no price on {on}{wish}", model=model)
+    return vendor, model
 
 
 def _show(terminal: Terminal, outcomes: Sequence[Outcome], *, limited: bool) -> None:
