@@ -12,7 +12,8 @@ import msgspec
 
 from loom.agent.backend import QueryResult
 from loom.agent.backend_thread import Stop
-from loom.agent.sqlite.bounds import BUILT_IN, Bounds
+from loom.agent.sqlite.bounds import BUILT_IN, LONGEST_QUERY, Bounds
+from loom.agent.sqlite.copies import MOST_COPIES, copies
 from loom.agent.sqlite.guard import Guard, opened
 from loom.agent.sqlite.names import Known, known_of, quoted, text_of
 from loom.agent.sqlite.words import explained, problem_of
@@ -191,6 +192,7 @@ def run(
 
     def work(connection: sqlite3.Connection, guard: Guard) -> QueryResult:
         known = known_of(connection, place.tables)
+        _bound(connection, known, query)
         _connect_virtual(connection, known)
         try:
             if not write:
@@ -207,6 +209,25 @@ def run(
 
     result = _with_connection(place, clock, stop, work, write=write)
     return msgspec.structs.replace(result, duration_s=clock.monotonic_s() - begun_s)
+
+
+def _bound(connection: sqlite3.Connection, known: Known, query: str) -> None:
+    """Refuse what would be copied without end before it begins."""
+
+    def view(name: str) -> str | None:
+        if name not in known.names:
+            return None
+        asked = "SELECT sql FROM main.sqlite_master WHERE type = 'view' AND lower(name) = ?"
+        row = connection.execute(asked, (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    # A longer text is refused by SQLite's own limit.
+    if len(query) <= LONGEST_QUERY and copies(query, view) > MOST_COPIES:
+        raise ToolFailed(
+            "the query multiplies its parts: write WITH ... AS MATERIALIZED (...), name each column"
+            " less often, or take fewer steps",
+            attempts=0,
+        )
 
 
 def _connect_virtual(connection: sqlite3.Connection, known: Known) -> None:
