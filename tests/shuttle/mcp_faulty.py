@@ -75,6 +75,9 @@ def called(params: dict[str, Any]) -> dict[str, Any]:
         say({"method": "notifications/tools/list_changed"})
     if FAULT == "hologram":
         return {"result": {"content": [{"type": "hologram", "data": "?"}]}}
+    if FAULT == "floods":
+        while True:
+            sys.stdout.write(" " * 65536)
     if FAULT == "tells":
         key = os.environ["KEY"]
         write(f"my key is {key}", sys.stderr)

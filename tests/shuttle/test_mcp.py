@@ -371,6 +371,23 @@ async def test_garbage_beside_messages_does_no_harm(caplog: pytest.LogCaptureFix
     await server.aclose()
 
 
+async def test_a_line_without_end_ends_the_session(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is gathered has a limit; the server that passes it is ended, and said to have."""
+    monkeypatch.setattr("loom.shuttle.mcp_door.MOST_BYTES", 1024 * 1024)
+    server = mcp(life.command("floods"))
+    begun = asyncio.create_task(asyncio.to_thread(life.begin))
+    tool = (await server.tools())[0]
+    await begun
+
+    with pytest.raises(ToolFailed, match="it wrote a line of more than 1048576 characters"):
+        await tool.execute({})
+
+    await asyncio.to_thread(life.end)
+    await server.aclose()
+
+
 async def test_a_cancelled_start_leaves_no_process(life: Life) -> None:
     """The child is ended when nobody waits for it any more."""
     server = mcp(life.command("hangs"))

@@ -7,11 +7,12 @@ left: a `Trip` is hung into the context of the call, which the SDK carries down 
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING, Any, Self, cast
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 logging.getLogger("mcp").addHandler(logging.NullHandler())
 
 MOST_BYTES = 32 * 1024 * 1024
-"""The largest answer by HTTP: a screenshot as base64 has some megabytes."""
+"""The largest answer: a screenshot as base64 has some megabytes."""
 
 # Words of farewell: a server that does not answer them is left.
 _FAREWELL_S = 2.0
@@ -51,14 +52,16 @@ class Trip:
         sent: Whether somebody may have received it.
         status: The last HTTP status; None if there was none.
         failure: Why the way ended; empty if it did not.
+        end: Ends the session; None in a trip that is none's.
     """
 
-    __slots__ = ("failure", "sent", "status")
+    __slots__ = ("end", "failure", "sent", "status")
 
     def __init__(self) -> None:
         self.sent = False
         self.status: int | None = None
         self.failure = ""
+        self.end: Callable[[], None] | None = None
 
 
 TRIP: ContextVar[Trip | None] = ContextVar("loom_mcp_trip", default=None)
@@ -106,6 +109,38 @@ class Stderr:
         if text:
             _log.debug("%s: %s", self._place.name, text)
             self.lines.append(text[:_LONGEST_LINE])
+
+
+class _Lines(codecs.getincrementaldecoder("utf-8")):  # type: ignore[misc] # a class, made at run time
+    """
+    UTF-8 whose lines have an end: the SDK gathers a line without any limit of its own.
+
+    It can be told which encoding to use, and that is the one place where the bytes pass.
+    """
+
+    def __init__(self, errors: str = "strict") -> None:
+        super().__init__(errors)
+        self._trip = TRIP.get() or Trip()
+        self._length = 0
+
+    def decode(self, data: bytes, final: bool = False) -> str:  # noqa: FBT001, FBT002 - its form
+        text: str = super().decode(data, final)
+        head, newline, tail = text.rpartition("\n")
+        self._length = len(tail) if newline else self._length + len(head) + len(tail)
+        if self._length > MOST_BYTES and not self._trip.failure:
+            self._trip.failure = f"it wrote a line of more than {MOST_BYTES} characters"
+            if self._trip.end is not None:
+                self._trip.end()
+        return "" if self._trip.failure else text
+
+
+_LINES = codecs.CodecInfo(
+    codecs.lookup("utf-8").encode,
+    codecs.lookup("utf-8").decode,
+    incrementaldecoder=_Lines,
+    name="loom_mcp_utf8",
+)
+codecs.register(lambda name: _LINES if name == _LINES.name else None)
 
 
 class _Noting:
@@ -161,6 +196,7 @@ def stdio_way(place: Place, stderr: Stderr) -> Transport:
                 cwd=place.cwd,
                 # A line that is not UTF-8 is no message; it shall not end the session.
                 encoding_error_handler="replace",
+                encoding=_LINES.name,
             )
             # typeshed: any text file with a descriptor is a TextIO
             process = stdio_client(parameters, errlog=cast("Any", writing))

@@ -49,6 +49,7 @@ class Link:
         self._silent = asyncio.Event()
         self._stderr = Stderr(place, loop, self._silent) if place.command else None
         self._patience: asyncio.Timeout | None = None
+        self._trip = Trip()
         self._waiting = 0
         self._dismissed = False
         self._garbage = ""
@@ -102,13 +103,16 @@ class Link:
     def last_words(self) -> str:
         """What the server wrote besides answers, to be put behind an error."""
         words = f"; it wrote what is no message: {self._garbage}" if self._garbage else ""
+        if self._stderr is not None and self._trip.failure:
+            words += f"; {self._trip.failure}"
         lines = list(self._stderr.lines) if self._stderr is not None else []
         return f"{words}; its last words: {' | '.join(lines)}" if lines else words
 
     async def _hold(self) -> None:
         """Enter the session, wait, leave it: the only task that touches its cancel scopes."""
-        trip = Trip()
-        TRIP.set(trip)  # of this task alone
+        trip = self._trip
+        trip.end = self.leave
+        TRIP.set(trip)  # of this task, and those that the SDK begins in it
         failure: Exception | None = None
         try:
             if not self._leave.is_set():
@@ -159,7 +163,8 @@ class Link:
         if self._opened_too_late(failure) and not self._dismissed:
             patience_s = self._place.connect_timeout_s
             return ToolTimedOut(f"{who} was not ready after {patience_s:g} s{self.last_words()}")
-        why = "it was closed" if self._dismissed or cause is None else reason(trip)
+        closed = "it was closed" if self._dismissed or cause is None else ""
+        why = trip.failure or closed or reason(trip)
         if not why and (is_end(cause) or (self._stderr is not None and _is_broken(cause))):
             why = "it ended"
         elif not why and isinstance(cause, MCPError):
