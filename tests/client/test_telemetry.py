@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.layers.telemetry import Seen
 
-from loom.client.aio import AsyncMistral
+from loom.client.aio import AsyncMistral, AsyncOpenAI
 from loom.client.blocking import Mistral
 from loom.core.errors import ConfigInvalid, LoomError
 from loom.core.route import Route
@@ -62,6 +62,20 @@ def test_a_blocking_call_is_a_child_of_the_callers_span(sim: Simulator, seen: Se
     )
     assert found["loom.cost.usd_micros"] >= 0
     assert found["loom.price.id"].startswith("mistral-small")
+
+
+@pytest.mark.anyio
+async def test_another_vendor_has_its_own_name(sim: Simulator, seen: Seen) -> None:
+    """`openai`, with its model, its price and its address."""
+    given = {**options(sim, seen), "base_url": sim.openai_base_url, "model": "gpt-4o-mini"}
+    async with AsyncOpenAI(**given, as_of="2024-11") as client:
+        await client.chat("Hello")
+    found: dict[str, Any] = dict(seen.spans[0].attributes or {})
+    assert ("openai", "gpt-4o-mini", "gpt-4o-mini@2024-11-01") == (
+        found["gen_ai.provider.name"],
+        found["gen_ai.request.model"],
+        found["loom.price.id"],
+    )
 
 
 @pytest.mark.anyio
