@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import rich_click as click
@@ -15,13 +15,10 @@ from loom.cli.keep import account_options, accounts
 from loom.cli.listen import Listener
 from loom.cli.options import DOLLARS, common_options, pass_terminal
 from loom.cli.prompt import prompt_options, read_question
-from loom.cli.terminal import Terminal, dollars
-from loom.core.errors import BudgetExceeded
-from loom.core.messages import Message
+from loom.cli.quote import check_cost, show_plan
+from loom.cli.terminal import Terminal
+from loom.cli.tool_options import tool_options, wants_agent
 from loom.core.request import ResponseFormat
-
-if TYPE_CHECKING:
-    from loom.client.blocking import Mistral
 
 __all__ = ["chat"]
 
@@ -37,6 +34,7 @@ _EPILOG = (
 @connection_options
 @steady_options
 @account_options
+@tool_options
 @click.option("--schema", type=click.Path(path_type=Path), help="Answer as this JSON schema says.")
 @click.option("--temperature", type=float, metavar="X", help="0 to 2: how freely words are drawn.")
 @click.option("--max-tokens", type=int, metavar="N", help="The longest answer.")
@@ -57,13 +55,19 @@ _EPILOG = (
 @click.pass_context
 def chat(context: click.RichContext, terminal: Terminal, /, **given: Any) -> None:
     """Ask a model; the answer goes to standard output, costs to standard error."""
+    asked = ("prompt", "attach", "messages", "schema", "dry_run")
+    if terminal.is_bare(asked=any(given[name] for name in asked)):
+        from loom.cli.agent_chat import talk  # noqa: PLC0415 - start-up time
+
+        talk(terminal, given, _options(given, {}))
+        return
     question = read_question(context, given)
-    options = dict(question.options)
-    for name in ("temperature", "max_tokens", "fit"):
-        if given[name] is not None:
-            options[name] = given[name]
-    if given["schema"] is not None:
-        options["response_format"] = _response_format(given["schema"])
+    options = _options(given, question.options)
+    if wants_agent(given):
+        from loom.cli.agent_chat import ask  # noqa: PLC0415 - start-up time
+
+        ask(terminal, given, question.messages, options)
+        return
     stream = not terminal.json if given["stream"] is None else given["stream"]
     as_of: date | None = given["as_of"]
     dry: bool = given["dry_run"]
@@ -76,60 +80,26 @@ def chat(context: click.RichContext, terminal: Terminal, /, **given: Any) -> Non
         ) as client,
     ):
         if given["max_cost"] is not None:
-            _check_cost(terminal, client, question.messages, options, given["max_cost"])
+            quoted = client.quote(question.messages, **options)
+            check_cost(terminal, quoted, given["max_cost"])
         listener = Listener(terminal, client, as_of=as_of)
         if dry:
-            _show_plan(terminal, client, question.messages, options)
+            show_plan(terminal, client.plan(question.messages, **options))
         elif stream:
             listener.stream(question.messages, options)
         else:
             listener.chat(question.messages, options)
 
 
-def _check_cost(
-    terminal: Terminal,
-    client: Mistral,
-    messages: list[Message],
-    options: dict[str, Any],
-    limit: Decimal,
-) -> None:
-    quoted = client.quote(messages, **options)
-    if quoted.max_cost_usd is None:
-        raise BudgetExceeded(
-            f"what {quoted.model!r} costs is unknown, so --max-cost {limit} cannot be kept",
-            hint="Take a model with a known price (`looms models`), or add its price to"
-            " prices.toml.",
-            attempts=0,
-        )
-    if quoted.max_cost_usd > limit:
-        raise BudgetExceeded(
-            f"the call may cost {dollars(quoted.max_cost_usd)}, more than --max-cost {limit}",
-            hint="Raise --max-cost, lower --max-tokens, or take a cheaper model.",
-            attempts=0,
-        )
-    if quoted.estimated:
-        terminal.warn(f"--max-cost is kept by an estimate: {quoted.reason}")
-
-
-def _show_plan(
-    terminal: Terminal, client: Mistral, messages: list[Message], options: dict[str, Any]
-) -> None:
-    from loom.cli.quote import quote_line, quote_object  # noqa: PLC0415 - start-up time
-
-    plan = client.plan(messages, **options)
-    if terminal.json:
-        fields = msgspec.structs.asdict(plan)
-        terminal.write_json({**fields, "quote": quote_object(plan.quote)})
-        return
-    body = msgspec.json.format(msgspec.json.encode(plan.body), indent=2)
-    terminal.write(body.decode() + "\n")
-    for repair in plan.repairs:
-        terminal.say(f"repair: {repair}")
-    if plan.room is not None:
-        terminal.say(f"room: {plan.room:,} of {plan.window:,} tokens are left in the window")
-    if plan.quote.estimated:
-        terminal.say(f"an estimate: {plan.quote.reason}")
-    terminal.used(f"nothing was sent · {quote_line(plan.quote)}")
+def _options(given: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the options of the call: those of a file, and over them the flags."""
+    options = dict(asked)
+    for name in ("temperature", "max_tokens", "fit"):
+        if given[name] is not None:
+            options[name] = given[name]
+    if given["schema"] is not None:
+        options["response_format"] = _response_format(given["schema"])
+    return options
 
 
 def _response_format(path: Path) -> ResponseFormat:

@@ -93,7 +93,9 @@ RATE_LIMIT = _RateLimit()
 
 _OPTIONS = (
     click.option(
-        "--session", metavar="NAME", help="The conversation that the call belongs to, for costs."
+        "--session",
+        metavar="NAME",
+        help="The conversation that this belongs to; `looms chat` keeps it and goes on with it.",
     ),
     click.option(
         "--tag",
