@@ -188,6 +188,16 @@ async def test_a_model_that_writes_no_arguments_is_told_twice() -> None:
     assert [None, None, None, "none"] == [request.tool_choice for request in rig.requests]
 
 
+async def test_a_model_that_calls_what_there_is_not_is_told_twice() -> None:
+    """A tool that was never offered is a mistake as arguments that do not fit are."""
+    bad = [calls(call(f"abcdefgh{n}", f"nosuch{n}")) for n in range(3)]
+    rig = Rig([*bad, "I give up."], Echo())
+    response = await rig.chat()
+    assert "max_argument_errors" == response.stopped_by
+    assert 3 == len([text for text in results(rig.requests[3].messages) if "not found" in text])
+    assert [None, None, None, "none"] == [request.tool_choice for request in rig.requests]
+
+
 async def test_a_call_that_was_cut_is_not_run() -> None:
     """`{}` may be all that is left of a call that `max_tokens` cut: it is told, and not run."""
     tool = Echo()

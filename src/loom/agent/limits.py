@@ -34,8 +34,8 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_tool_executions: Tools that are run, at least 0.
         max_calls_per_answer: Tools that are run of one answer of the model, at least 1; it may
             call the others again.
-        max_argument_errors: Answers in a row with calls that cannot be understood, of which the
-            model is told, at least 0.
+        max_argument_errors: Answers in a row with calls that cannot be understood (arguments that
+            do not fit, a tool that there is not), of which the model is told, at least 0.
         deadline_s: Seconds for the whole turn, above 0. Tools are ended before it, so that a
             fifth of the time, and at most 30 s, is left for the answer.
         tool_timeout_s: Seconds for one tool that does not say otherwise, above 0.

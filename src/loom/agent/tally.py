@@ -6,11 +6,14 @@ import msgspec
 
 from loom.agent.limits import AgentLimits, StopReason
 from loom.agent.response import total_usage
-from loom.core.errors import LoomError, ToolArgumentsInvalid
+from loom.core.errors import LoomError, ToolArgumentsInvalid, ToolNotFound
 from loom.core.response import LLMResponse, Partial, Usage
 from loom.shuttle.result import ToolResult
 
 __all__ = ["Tally"]
+
+# What a model gets wrong itself. Fault matrix, row 43: it is told so twice.
+_MISTAKES = (ToolArgumentsInvalid, ToolNotFound)
 
 
 class Tally:
@@ -82,7 +85,7 @@ class Tally:
         """
         self.results += results
         self._run += begun
-        if any(isinstance(result.error, ToolArgumentsInvalid) for result in results):
+        if any(isinstance(result.error, _MISTAKES) for result in results):
             self._argument_errors += 1
         else:
             self._argument_errors = 0
