@@ -18,16 +18,17 @@ ROWS = ("--row", "39", "--row", "44")
 
 
 def test_rows_as_json(looms: Run) -> None:
-    """One object a row, in order; a row that waits is neither right nor wrong."""
+    """One object a row, in order; none waits any more."""
     code, out, err = looms("fault-matrix", "--json", *ROWS)
-    right, waiting = map(json.loads, out.splitlines())
+    right, tool = map(json.loads, out.splitlines())
 
     assert 0 == code
     assert ["id", "fault", "expected", "seen", "ok", "needs"] == list(right)
     assert ("39", True, "") == (right["id"], right["ok"], right["needs"])
     assert "permission_denied, 1 request, released" == right["expected"] == right["seen"]
-    assert ("44", None, "agent") == (waiting["id"], waiting["ok"], waiting["needs"])
-    assert err.startswith("1 row holds, 0 do not, 1 waits · ")
+    assert ("44", True, "") == (tool["id"], tool["ok"], tool["needs"])
+    assert "an answer, 2 requests, settled" == tool["expected"] == tool["seen"]
+    assert err.startswith("2 rows hold, 0 do not, 0 wait · ")
 
 
 def test_rows_as_a_table(looms: Run) -> None:
@@ -37,8 +38,24 @@ def test_rows_as_a_table(looms: Run) -> None:
 
     assert 0 == code
     assert ["the", "same", "yes"] == next(row for row in rows if row[:1] == ["39"])[-3:]
-    assert ["waits"] == next(row for row in rows if row[:1] == ["44"])[-1:]
+    assert ["the", "same", "yes"] == next(row for row in rows if row[:1] == ["44"])[-3:]
     assert 1 == err.count("\n")
+
+
+def test_a_row_that_waits_is_neither_right_nor_wrong(
+    looms: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table says what it waits for, and the command ends well."""
+
+    async def planted(*_: Any) -> AsyncIterator[FaultResult]:
+        yield FaultResult(id="39", fault="403", expected="", seen="", ok=None, needs="ledger")
+
+    monkeypatch.setattr(matrix, "run_matrix", planted)
+    code, out, err = looms("fault-matrix")
+
+    assert 0 == code
+    assert "needs the ledger" in out
+    assert "0 rows hold, 0 do not, 1 waits" in err
 
 
 def test_a_row_that_does_not_hold_is_1(looms: Run, monkeypatch: pytest.MonkeyPatch) -> None:

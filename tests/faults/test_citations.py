@@ -35,7 +35,9 @@ def test_what_is_cited_is_a_row(repository: Path) -> None:
 
 def test_the_client_cites_what_it_handles(repository: Path) -> None:
     """Each row that does not hold by itself is cited where it is handled."""
-    rooms = ("core", "transport", "wire", "providers", "layers", "client", "catalog")
+    rooms = (
+        "core", "transport", "wire", "providers", "layers", "shuttle", "agent", "client", "catalog",
+    )  # fmt: skip
     texts = (
         path.read_text(encoding="utf-8")
         for room in rooms

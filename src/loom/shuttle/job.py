@@ -4,6 +4,7 @@ One run of a tool: a task, its time limit, and what came of it.
 What a tool raises is its failure, and told to the model: `SystemExit` too (a command line's
 `sys.exit()` ends no program here), and `TimeoutError`, which is not our limit. `KeyboardInterrupt`
 is a person's: it goes through. A cancellation that nobody asked for is the tool's failure.
+Fault matrix, row 44.
 """
 
 from __future__ import annotations

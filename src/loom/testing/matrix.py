@@ -17,6 +17,7 @@ import msgspec
 from loom.core.ambient import SystemClock
 from loom.core.errors import ConfigInvalid
 from loom.core.faults import FaultCase, FaultRow, fault_matrix
+from loom.testing.matrix_agent import AGENT
 from loom.testing.matrix_answers import ANSWERS
 from loom.testing.matrix_bench import Bench, Scene
 from loom.testing.matrix_leaving import LEAVING
@@ -29,7 +30,16 @@ from loom.testing.matrix_time import TIME
 
 __all__ = ["SCENES", "FaultResult", "check_row", "matrix_bench", "run_matrix"]
 
-SCENES: Mapping[str, Scene] = {**LINE, **ANSWERS, **LEAVING, **TIME, **PLACES, **REFUSALS, **MONEY}
+SCENES: Mapping[str, Scene] = {
+    **LINE,
+    **ANSWERS,
+    **LEAVING,
+    **TIME,
+    **PLACES,
+    **REFUSALS,
+    **MONEY,
+    **AGENT,
+}
 """What the simulator cannot cause, or not judge, by its name in `core/fault_matrix.toml`."""
 
 # A case that takes longer hangs.
