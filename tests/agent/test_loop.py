@@ -7,11 +7,13 @@ import logging
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from tests.agent.kit import Echo, Rig, Script, answer, call, calls, results
 
 from loom.agent.events import CallCompleted, Done, ToolFinished, ToolStarted
 from loom.agent.limits import AgentLimits
+from loom.agent.response import total_usage
 from loom.core.errors import (
     BudgetExceeded,
     ConfigInvalid,
@@ -29,7 +31,7 @@ from loom.core.errors import (
 from loom.core.events import TextDelta
 from loom.core.messages import Message, ToolCall
 from loom.core.request import NamedTool
-from loom.core.response import LLMResponse
+from loom.core.response import LLMResponse, Usage
 from loom.shuttle.permission import Permissions
 from loom.testing import FakeClock
 
@@ -410,3 +412,12 @@ def _ask() -> Any:
     from tests.agent.kit import asking
 
     return asking(stream=True)
+
+
+def test_a_sum_holds_every_number() -> None:
+    """Whatever a call counts is added up: tokens of every kind, and seconds."""
+    counts = [field.name for field in msgspec.structs.fields(Usage) if field.type is int]
+    assert {"input_tokens", "reasoning_tokens", "audio_seconds"} <= set(counts)
+    each = [Usage(**{name: place for place, name in enumerate(counts, 1)}) for _ in range(3)]
+    total = total_usage(each)
+    assert [3 * place for place, _ in enumerate(counts, 1)] == [getattr(total, n) for n in counts]

@@ -16,6 +16,9 @@ from loom.shuttle.result import ToolResult
 
 __all__ = ["AgentResponse", "total_usage"]
 
+# Every field of usage that is a number of something.
+_COUNTS = tuple(field.name for field in msgspec.structs.fields(Usage) if field.type is int)
+
 
 class AgentResponse(msgspec.Struct, frozen=True, kw_only=True):
     """
@@ -101,12 +104,7 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     prices = [usage.price for usage in each]
     same = bool(prices) and all(price == prices[0] for price in prices)
     return Usage(
-        input_tokens=sum(usage.input_tokens for usage in each),
-        output_tokens=sum(usage.output_tokens for usage in each),
-        total_tokens=sum(usage.total_tokens for usage in each),
-        cached_tokens=sum(usage.cached_tokens for usage in each),
-        audio_tokens=sum(usage.audio_tokens for usage in each),
-        audio_seconds=sum(usage.audio_seconds for usage in each),
+        **{name: sum(getattr(usage, name) for usage in each) for name in _COUNTS},
         cost_usd=total(known) if len(known) == len(costs) else None,
         price=prices[0] if same else None,
         estimated=any(usage.estimated for usage in each),
