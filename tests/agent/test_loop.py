@@ -418,6 +418,6 @@ def test_a_sum_holds_every_number() -> None:
     """Whatever a call counts is added up: tokens of every kind, and seconds."""
     counts = [field.name for field in msgspec.structs.fields(Usage) if field.type is int]
     assert {"input_tokens", "reasoning_tokens", "audio_seconds"} <= set(counts)
-    each = [Usage(**{name: place for place, name in enumerate(counts, 1)}) for _ in range(3)]
-    total = total_usage(each)
+    numbers: dict[str, Any] = {name: place for place, name in enumerate(counts, 1)}
+    total = total_usage([Usage(**numbers)] * 3)
     assert [3 * place for place, _ in enumerate(counts, 1)] == [getattr(total, n) for n in counts]

@@ -103,8 +103,9 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     known = [cost for cost in costs if cost is not None]
     prices = [usage.price for usage in each]
     same = bool(prices) and all(price == prices[0] for price in prices)
+    counts: dict[str, Any] = {name: sum(getattr(usage, name) for usage in each) for name in _COUNTS}
     return Usage(
-        **{name: sum(getattr(usage, name) for usage in each) for name in _COUNTS},
+        **counts,
         cost_usd=total(known) if len(known) == len(costs) else None,
         price=prices[0] if same else None,
         estimated=any(usage.estimated for usage in each),
