@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from tests.cli.screen import Screen
 
 from loom.agent.session import Condensed, Entry, Said, Withdrawn
 from loom.cli import editor
-from loom.cli.editor import PlainEditor, ToolkitEditor, open_editor
+from loom.cli.editor import PlainEditor, open_editor
 from loom.cli.history import History
 from loom.cli.repl import withdrawal
 from loom.core.messages import Message, ToolCall
@@ -27,12 +27,10 @@ Serve = Callable[..., ScriptedProvider]
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a data and a state folder of its own."""
     monkeypatch.setenv("LOOM_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path / "data"
 
 
 @pytest.fixture(params=["toolkit", "plain"])
@@ -279,8 +277,6 @@ def test_the_best_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(open_editor(history, ["/help"]), PlainEditor)
     assert "/help " == editor._completed("/h", 0, ["/help", "/quit"])
     assert None is editor._completed("/h", 1, ["/help", "/quit"])
-    monkeypatch.undo()
-    assert ToolkitEditor is not PlainEditor
 
 
 def said(role: str, text: str = "x") -> Entry:
