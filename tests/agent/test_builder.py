@@ -122,7 +122,7 @@ def test_a_client_stays_its_owners() -> None:
 def test_what_no_model_can_answer_is_refused() -> None:
     """Something that is no provider is named."""
     with pytest.raises(ConfigInvalid, match=r"LLM provider is required.*not int"):
-        AgentBuilder().with_llm(7).build()  # type: ignore[arg-type]
+        AgentBuilder().with_llm(7).build()  # type: ignore[arg-type]  # it is what is tested
 
 
 def test_a_bare_provider_has_no_layers() -> None:

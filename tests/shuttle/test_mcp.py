@@ -126,6 +126,14 @@ async def test_a_server_is_a_source_of_tools(kitchen: McpServer) -> None:
     assert 20.0 == tools[0].timeout_s
 
 
+async def test_tools_that_did_not_change_are_equal(kitchen: McpServer) -> None:
+    """Who asks twice sees that nothing changed; another name is another tool."""
+    first, second = await kitchen.tools(), await kitchen.tools()
+    assert first == second
+    assert len(first) == len({*first, *second})
+    assert first[0] != first[1]
+
+
 async def test_a_call_gives_the_text(kitchen: McpServer) -> None:
     """One text is a text, and a structure that says the same is not repeated."""
     assert "3" == await run(kitchen, "add", a=1, b=2)

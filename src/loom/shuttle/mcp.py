@@ -105,6 +105,17 @@ class McpTool(Tool):
         self.server_name = offer.name
         self.timeout_s = desk.place.timeout_s
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same tool of the same server, described in the same words."""
+        if not isinstance(other, McpTool):
+            return NotImplemented
+        mine = (self._name, self._offer)
+        return self._desk is other._desk and mine == (other._name, other._offer)
+
+    def __hash__(self) -> int:
+        """By server and name."""
+        return hash((id(self._desk), self._name))
+
     @property
     def name(self) -> str:
         """As the model calls it: 1 to 64 of `A-Z a-z 0-9 _ -`."""
