@@ -18,7 +18,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: Bytes of a result as text, at least 1,024.
         max_cell_bytes: Bytes of a text in a result; a longer one is cut.
         max_value_bytes: Bytes of any value that a query touches or makes. What SQLite does in one
-            step cannot be broken off and takes up to the square of this: 1 s at 512 KiB (own
+            step cannot be broken off and takes up to the square of this: 0.7 s at 512 KiB (own
             measurement: `instr` of 256 KiB in 512 KiB, both of one letter).
         max_memory_bytes: How much the process may grow while a query runs; sorting is done there.
         max_steps: Instructions of SQLite's machine; about 10 s of work.

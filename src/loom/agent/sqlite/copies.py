@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 __all__ = ["MOST_COPIES", "copies"]
 
 MOST_COPIES = 100_000
-"""So many take a tenth of a second and 60 MiB (own measurement with SQLite 3.40)."""
+"""65,536 copies of a join take 0.4 s and 60 MiB (own measurement with SQLite 3.40)."""
 
 _WORDS = re.compile(
     r"""--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]"""

@@ -33,8 +33,9 @@ def replace_functions(connection: Guarded, most: int) -> None:
         connection: Whose.
         most: Bytes of a value.
 
-    Source: own measurements with SQLite 3.40: `trim` of a mebibyte by a mebibyte would take half
-        an hour, `printf('%.2147483647c')` takes 6 s for each `%`.
+    Source: own measurements with SQLite 3.40: `trim` of 20,000 letters by 20,000 takes 0.6 s,
+        and four times as much for twice as many; a width of a hundred million in `printf` takes
+        0.25 s, and a format may hold thousands of them.
     """
     for name, left, right in (("trim", True, True), ("ltrim", True, False), ("rtrim", False, True)):
         connection.create_function(name, 2, _trim(left=left, right=right), deterministic=True)
