@@ -516,8 +516,9 @@ class TestByName:
     ) -> None:
         """Name, title, address and the name of its key."""
         acme = Vendor(
-            name="acme", title="ACME", base_url="https://acme.example/v1", key_name="acme_api_key"
-        )
+            name="acme", title="ACME", base_url="https://acme.example/v1",
+            key_name="acme_api_key", model="small-1",
+        )  # fmt: skip
         monkeypatch.setitem(VENDORS, "acme", acme)
         monkeypatch.setenv("ACME_API_KEY", CANARY)
         transport = FakeTransport(FakeReply.of(ANSWER))
@@ -525,6 +526,8 @@ class TestByName:
             response = await client.chat("Hi")
         assert "https://acme.example/v1/chat/completions" == transport.requests[0].url
         assert ("acme", None) == (response.metadata["provider"], response.usage.cost_usd)
+        assert "small-1" == loom.provider("acme").model
+        AsyncMistral(CANARY, fallback=Route(provider="acme"))  # its usual model there too
         with pytest.raises(ConfigInvalid, match="the simulator does not play ACME"):
             loom.provider("acme:big-1", sim=True)
 

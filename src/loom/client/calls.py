@@ -378,11 +378,12 @@ class AsyncClient:
         from loom.config.assemble import load_catalog  # noqa: PLC0415 - brings every layer
 
         card = load_catalog().default(self._day(), self._vendor.name)
-        if card is None:
+        model = self._vendor.model if card is None else card.id
+        if not model:
             raise ConfigInvalid(
                 f"no model of {self._vendor.title} is usual on {self._day()}: name one with model="
             )
-        return card.id
+        return model
 
     def _day(self) -> date:
         return self._as_of or self._clock.now().date()

@@ -253,11 +253,12 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
     def usual(self, vendor: Vendor) -> str:
         """The model of another vendor when a route names none."""
         card = self.catalog.default(self.day(), vendor.name)
-        if card is None:
+        model = vendor.model if card is None else card.id
+        if not model:
             raise ConfigInvalid(
                 f"'fallback': name a model of {vendor.title}, as in '{vendor.name}:MODEL'"
             )
-        return card.id
+        return model
 
     def day(self) -> date:
         """The day whose models hold."""

@@ -80,6 +80,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
         console_url: Where a key is made.
         key_name: The name of its key in settings, keyring and Vault; in capitals, its environment
             variable. Empty: it takes no key.
+        model: The model when nobody names one, and no `[[default]]` row of the catalogue does;
+            empty: one must be named.
         dialect: Makes its dialect; True for the vendor itself, False for another server that
             speaks as it does.
         compatible: Whether others offer its API too. Then an address is taken as it is, a server
@@ -93,6 +95,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str = ""
     console_url: str = ""
     key_name: str = ""
+    model: str = ""
     dialect: Callable[[bool], Dialect] = chat_completions
     compatible: bool = False
     provider: Callable[[str], LLMProvider] | None = None
