@@ -49,10 +49,11 @@ def free_parameters(function: Callable[..., Any], label: str) -> tuple[inspect.P
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    if sys.version_info >= (3, 14):
-        import annotationlib  # noqa: PLC0415 - older Pythons have none
-
-        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    if sys.version_info >= (3, 14):  # pragma: no cover - a newer Python
+        # Names that are not there yet stay names, as with annotations that are texts; `inspect`
+        # has imported the module that older Pythons do not have.
+        later = sys.modules["annotationlib"].Format.FORWARDREF
+        return inspect.signature(function, annotation_format=later)
     return inspect.signature(function)
 
 
