@@ -27,6 +27,7 @@ from loom.client.discreet import discreet, discreet_async
 from loom.client.llm import Llm
 from loom.client.options import Messages, build_request
 from loom.client.output import parsed_response
+from loom.client.simulated import simulated
 from loom.client.stream import AsyncStream
 from loom.config.load import load_settings
 from loom.config.places import Place, find_place
@@ -39,8 +40,7 @@ from loom.core.provider import LLMProvider
 from loom.core.request import Attribution, ChatRequest, Timeouts
 from loom.core.response import LLMResponse
 from loom.core.route import Route
-from loom.core.secret import Secret
-from loom.providers.key import Key, KeyLike
+from loom.providers.key import KeyLike
 from loom.shuttle.tool import ToolLike
 from loom.transport.contract import Transport
 from loom.wire.dialect import Dialect
@@ -84,12 +84,12 @@ class AsyncClient:
         self._defaults = _defaults(given, given.model or self._usual_model())
         if given.sim and (given.base_url is not None or api_key is not None):
             raise ConfigInvalid("sim=True brings its own address and key: give neither with it")
+        elsewhere: Elsewhere = functools.partial(_found, settings)
         try:
             if given.sim or (settings.sim and given.base_url is None and api_key is None):
-                elsewhere = self._simulated(settings)
+                elsewhere, self._release = simulated(self._as_of, elsewhere)
                 self._place = elsewhere(vendor, Route())
             else:
-                elsewhere = functools.partial(_found, settings)
                 self._place = find_place(vendor, settings, api_key=api_key, base_url=given.base_url)
             self._surroundings = checked_surroundings(given.surroundings(), self._clock)
             self._assemble = functools.partial(
@@ -387,26 +387,6 @@ class AsyncClient:
 
     def _day(self) -> date:
         return self._as_of or self._clock.now().date()
-
-    def _simulated(self, settings: Settings) -> Elsewhere:
-        from loom.server.simulator import shared_simulator  # noqa: PLC0415 - brings a server
-
-        simulator = shared_simulator(self._as_of)
-        self._release = simulator.release
-        key = Key(Secret(simulator.api_key))
-
-        def place(vendor: Vendor, route: Route) -> Place:
-            if vendor.provider or route.api_key is not None or route.base_url is not None:
-                return _found(settings, vendor, route)
-            match vendor.name:
-                case "mistral":
-                    return Place(address=simulator.base_url, key=key)
-                case "openai":
-                    return Place(address=simulator.openai_base_url, key=key)
-                case _:
-                    raise ConfigInvalid(f"the simulator does not play {vendor.title}")
-
-        return place
 
     def _free(self) -> None:
         if self._release is not None:
