@@ -27,7 +27,6 @@ from loom.client.discreet import discreet, discreet_async
 from loom.client.llm import Llm
 from loom.client.options import Messages, build_request
 from loom.client.output import parsed_response
-from loom.client.simulated import simulated
 from loom.client.stream import AsyncStream
 from loom.config.load import load_settings
 from loom.config.places import Place, find_place
@@ -87,6 +86,8 @@ class AsyncClient:
         elsewhere: Elsewhere = functools.partial(_found, settings)
         try:
             if given.sim or (settings.sim and given.base_url is None and api_key is None):
+                from loom.client.simulated import simulated  # noqa: PLC0415 - for sim=True alone
+
                 elsewhere, self._release = simulated(self._as_of, elsewhere)
                 self._place = elsewhere(vendor, Route())
             else:
