@@ -23,8 +23,8 @@ from loom.core.version import VERSION
 __all__ = ["COMMANDS", "EXIT_CODES", "looms", "run"]
 
 COMMANDS = (
-    "chat", "cost", "count", "demo", "fault-matrix", "models", "ping", "quote", "reconcile", "sim",
-    "what-if",
+    "agent", "chat", "cost", "count", "demo", "fault-matrix", "models", "ping", "quote",
+    "reconcile", "sim", "what-if",
 )  # fmt: skip
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
