@@ -544,6 +544,27 @@ class AsyncShelf(Shelf):
         return super().execute(input)
 
 
+class Handing(Shelf):
+    """A plain `execute` that hands on an awaitable, and says so."""
+
+    name = "handing"
+    is_async = True
+
+    def execute(self, input: dict[str, Any]) -> Awaitable[Any]:  # noqa: A002  as the protocol
+        return AsyncShelf().execute(input)
+
+
+async def test_a_tool_may_say_that_it_gives_an_awaitable() -> None:
+    """`is_async` keeps a plain `execute` that gives an awaitable on the loop."""
+    executor = Executor([Handing()], clock=FakeClock())
+
+    found = await result(executor, call("handing", row=3))
+
+    assert {"row": 3, "main": True} == found.value
+    assert 0 == executor._threads.busy
+    await executor.aclose()
+
+
 async def test_objects_are_tools() -> None:
     """Arguments are held against the schema; what is not async runs in a thread."""
     executor = Executor([Shelf(), AsyncShelf()], clock=FakeClock())

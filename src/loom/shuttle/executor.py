@@ -64,11 +64,9 @@ class _Offer:
         # A word that nobody knows allows nothing.
         self.approval = _VERDICTS.get(getattr(tool, "approval", "allow"), "deny")
         self._decoding = tool if isinstance(tool, DecodingTool) else None
-        self.is_async = (
-            inspect.iscoroutinefunction(tool.execute)
-            if self._decoding is None
-            else self._decoding.is_async
-        )
+        # A plain `execute` may give an awaitable at once: the tool says so by its `is_async`.
+        said = getattr(tool, "is_async", None)
+        self.is_async = inspect.iscoroutinefunction(tool.execute) if said is None else bool(said)
 
     def starter(self, arguments: dict[str, Any]) -> Callable[[], Any]:
         if self._decoding is not None:
