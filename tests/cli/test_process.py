@@ -194,14 +194,18 @@ def test_colour_can_be_forced(start: Start, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_demo_is_fast_and_whole(start: Start) -> None:
-    """`looms demo --fast --json`: one object with the calls, their costs and three commands."""
+    """`looms demo --fast --json`: one object with calls, tools, costs and three commands."""
     code, out, err = finish(start("demo", "--fast", "--json"))
     value = json.loads(out)
     assert (0, "", 1) == (code, err, out.count("\n"))
     assert value["elapsed_s"] < 5
     assert value["tool"]["calls"][0]["input"] == {"city": "Paris"}
     assert "18" in value["tool"]["answered"]["content"]
-    costs = [value["chat"], value["tool"]["asked"], value["tool"]["answered"]]
+    tools = value["tools"]
+    assert 3 == len(tools["tool_executions"])
+    # Three of 0.2 s each, in the time of one: less than that of two.
+    assert (0.2, True) == (tools["each_s"], 0.2 <= tools["together_s"] < 0.4)
+    costs = [value["chat"], value["tool"]["asked"], value["tool"]["answered"], tools]
     assert all(float(cost["usage"]["cost_usd"]) > 0 for cost in costs)
     assert 3 == len(value["next"])
 
@@ -216,19 +220,23 @@ def test_the_demo_names_commands_that_work_where_it_was_started(
 
 
 def test_the_demo_tells_its_story(start: Start) -> None:
-    """Without --json: the four steps, the total, and what it would have cost in 2024."""
+    """Without --json: the five steps, the total, and what it would have cost in 2024."""
     code, out, err = finish(start("demo", "--fast"))
     assert (0, "") == (code, err)
     for words in (
         "1  Ask",
         "2  Give",
-        "get_weather(city='Paris')",
-        "3  Stay up",
+        'get_weather(city="Paris")',
+        'your code returns {"temperature_c":18,"sky":"light rain"}',
+        "3  Let it use three in the time of one",
+        'get_weather(city="Oslo")',
+        "three of 0.2 s each: done after 0.",
+        "4  Stay up",
         "Rate limit hit, retrying in 0.1s (attempt 1/5)",
         "answered after 2 attempts",
         "answered by mistral-small-latest",
         "after 2 failures nothing is sent for 10.0 s: circuit_open",
-        "4  Know",
+        "5  Know",
         "Nov 2024",
         "total",
     ):

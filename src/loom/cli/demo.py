@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import msgspec
 import rich_click as click
 
+from loom.agent.response import AgentResponse
 from loom.cli.clean import Cleaner
 from loom.cli.demo_steady import FALLBACK, stay_up
+from loom.cli.demo_tools import Parallel, one_tool, three_tools
 from loom.cli.listen import response_object
 from loom.cli.options import common_options, pass_terminal
 from loom.cli.terminal import Terminal, cost_line, dollars
+from loom.cli.turn_text import agent_object
 from loom.config.load import started_by_uv
 from loom.core.ambient import SystemClock
 from loom.core.events import TextDelta
-from loom.core.messages import Message
-from loom.core.request import ToolSpec
-from loom.core.response import LLMResponse
+from loom.core.response import LLMResponse, Usage
 
 if TYPE_CHECKING:
     from loom.client.blocking import Mistral, Stream
@@ -38,18 +38,8 @@ _MODEL = "mistral-large-latest"
 _WIDTH = 76
 
 _QUESTION = "Explain Python protocols in two sentences."
-_TOOL_QUESTION = "How is the weather in Paris? Use get_weather."
-_WEATHER = ToolSpec(
-    name="get_weather",
-    description="The weather in a city, now.",
-    parameters={
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    },
-)
-# No weather station is asked: what a tool gives back is the caller's own business.
-_OBSERVED = {"temperature_c": 18, "sky": "light rain"}
+_TOOL_S = 1.0
+_SHORT_TOOL_S = 0.2
 
 _NEXT = (
     'looms chat --sim "Tell me a story about a loom"',
@@ -73,7 +63,7 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
     """
     See what Loom does: no key, no network, no bill.
 
-    It starts the simulator on this machine, streams an answer, has a tool called, lets the vendor
+    It starts the simulator on this machine, streams an answer, has tools used, lets the vendor
     fail, and says what each call costs, today and at the prices of November 2024.
     """
     from loom.client.blocking import Mistral  # noqa: PLC0415 - start-up time
@@ -89,13 +79,13 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
     ):
         stage.title("Loom", "Mistral, simulated on this machine: no key, no network, no bill.")
         streamed = _streamed_chat(stage, client)
-        asked, answered = _tool_call(stage, client)
-        stage.step(3, "Stay up when the vendor does not", "Mistral(fallback=[...], breaker=...)")
+        used, parallel = _tools(stage, client)
+        stage.step(4, "Stay up when the vendor does not", "Mistral(fallback=[...], breaker=...)")
         steady = stay_up(stage, client, wait_ms=_WAIT_MS if stage.paced else _SHORT_WAIT_MS)
     calls = (
         ("chat", streamed),
-        ("tool call", asked),
-        ("answer", answered),
+        ("one tool", used),
+        ("three tools", parallel.response),
         ("after 429", steady["rate_limit"]),
         ("fallback", steady["outage"]),
     )
@@ -109,10 +99,15 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
             {
                 "chat": response_object(streamed),
                 "tool": {
-                    "calls": asked.tool_calls,
-                    "result": _OBSERVED,
-                    "asked": response_object(asked),
-                    "answered": response_object(answered),
+                    "calls": used.calls[0].tool_calls,
+                    "result": used.tool_executions[0].value,
+                    "asked": response_object(used.calls[0]),
+                    "answered": response_object(used.calls[-1]),
+                },
+                "tools": {
+                    **agent_object(parallel.response),
+                    "each_s": parallel.each_s,
+                    "together_s": round(parallel.together_s, 3),
                 },
                 "steady": {name: response_object(answer) for name, answer in steady.items()},
                 "cost_usd": f"{now:f}",
@@ -129,31 +124,28 @@ def _streamed_chat(stage: _Stage, client: Mistral) -> LLMResponse:
         return stage.tell(stream)
 
 
-def _tool_call(stage: _Stage, client: Mistral) -> tuple[LLMResponse, LLMResponse]:
-    stage.step(2, "Give it a tool", f'm.chat("{_TOOL_QUESTION}", tools=[...])')
-    question = Message.user(_TOOL_QUESTION)
-    asked = client.chat([question], tools=[_WEATHER])
-    history = [question, asked.message]
-    for call in asked.tool_calls:
-        words = ", ".join(f"{name}={value!r}" for name, value in call.input.items())
-        result = msgspec.json.encode(_OBSERVED).decode()
-        stage.line(f"  the model calls   {call.name}({words})", style="magenta")
-        stage.pause()
-        stage.line(f"  your code returns {result}", style="green")
-        stage.pause()
-        history.append(Message.tool(call, result))
-    stage.line()
-    with client.stream(history, tools=[_WEATHER]) as stream:
-        return asked, stage.tell(stream)
+def _tools(stage: _Stage, client: Mistral) -> tuple[AgentResponse, Parallel]:
+    stage.step(2, "Give it a function", "Agent(llm=m, tools=[get_weather]).stream(...)")
+    used = one_tool(stage, client)
+    stage.used(used.usage, used.model, used.latency_s)
+    stage.step(
+        3, "Let it use three in the time of one", 'agent.stream("... Paris, Rome and Oslo?")'
+    )
+    parallel = three_tools(stage, client, each_s=_TOOL_S if stage.paced else _SHORT_TOOL_S)
+    answer = parallel.response
+    stage.used(answer.usage, answer.model, answer.latency_s)
+    return used, parallel
 
 
-def _costs(stage: _Stage, calls: Iterable[tuple[str, LLMResponse]]) -> tuple[Decimal, Decimal]:
+def _costs(
+    stage: _Stage, calls: Iterable[tuple[str, LLMResponse | AgentResponse]]
+) -> tuple[Decimal, Decimal]:
     from loom.client.facts import cost  # noqa: PLC0415 - start-up time
 
-    stage.step(4, "Know what it cost", "r.usage.cost_usd")
+    stage.step(5, "Know what it cost", "r.usage.cost_usd")
     now = then = Decimal(0)
     stage.line(
-        f"  {'':10} {'tokens in':>10} {'out':>6} {'today':>12} {'Nov 2024':>12}", style="dim"
+        f"  {'':11} {'tokens in':>10} {'out':>6} {'today':>12} {'Nov 2024':>12}", style="dim"
     )
     for name, response in calls:
         usage = response.usage
@@ -163,11 +155,11 @@ def _costs(stage: _Stage, calls: Iterable[tuple[str, LLMResponse]]) -> tuple[Dec
         past = cost(alias, usage.input_tokens, usage.output_tokens, _THEN) or Decimal(0)
         now, then = now + today, then + past
         stage.line(
-            f"  {name:10} {usage.input_tokens:10,} {usage.output_tokens:6,}"
+            f"  {name:11} {usage.input_tokens:10,} {usage.output_tokens:6,}"
             f" {dollars(today):>12} {dollars(past):>12}"
         )
     stage.line(
-        f"  {'total':10} {'':10} {'':6} {dollars(now):>12} {dollars(then):>12}", style="bold"
+        f"  {'total':11} {'':11} {'':6} {dollars(now):>12} {dollars(then):>12}", style="bold"
     )
     stage.pause()
     return now, then
@@ -201,16 +193,21 @@ class _Stage:
             asyncio.run(SystemClock().sleep(_PAUSE_S))
 
     def tell(self, stream: Stream) -> LLMResponse:
-        cleaner, column = Cleaner(), 0
-        for event in stream:
-            if isinstance(event, TextDelta) and self._shown:
-                column = self._wrapped(cleaner.feed(event.text), column)
+        self.text(event.text for event in stream if isinstance(event, TextDelta))
         response = stream.final()
-        self.line("\n")
-        used = cost_line(response.model, response.usage, response.latency_s)
-        self.line(f"  {used}", style="dim")
-        self.pause()
+        self.used(response.usage, response.model, response.latency_s)
         return response
+
+    def text(self, pieces: Iterator[str]) -> None:
+        cleaner, column = Cleaner(), 0
+        for piece in pieces:
+            if self._shown:
+                column = self._wrapped(cleaner.feed(piece), column)
+        self.line("\n")
+
+    def used(self, usage: Usage, model: str | None, latency_s: float) -> None:
+        self.line(f"  {cost_line(model or _MODEL, usage, latency_s)}", style="dim")
+        self.pause()
 
     def _wrapped(self, text: str, column: int) -> int:
         for gap, word in re.findall(r"(\s*)(\S*)", text):
