@@ -10,7 +10,7 @@ import pytest
 import rich_click as click
 
 from loom.cli import root
-from loom.cli.root import COMMANDS, EXIT_CODES
+from loom.cli.root import COMMANDS, EXIT_CODES, SECTIONS
 from loom.core.error_table import ERROR_TABLE
 from loom.core.version import VERSION
 
@@ -27,6 +27,21 @@ def test_every_exit_code_of_the_table_is_published(looms: Run) -> None:
     _, out, _ = looms("--help")
     for code, meaning in EXIT_CODES.items():
         assert f"{code}  {meaning}" in out
+
+
+def test_help_has_sections(looms: Run) -> None:
+    """Commands stand below what they are for, each once."""
+    _, out, _ = looms("--help")
+    assert all(f"─ {name} ─" in out for name in SECTIONS)
+    assert "─ Commands ─" not in out
+    assert all(1 == out.count(f"│ {name} ") for name in COMMANDS)
+
+
+def test_no_option_of_chat_is_without_a_section(looms: Run) -> None:
+    """They are many: a new one has its place too."""
+    _, out, _ = looms("chat", "--help")
+    assert "─ Tools and conversations ─" in out
+    assert "─ Options ─" not in out
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -24,11 +24,38 @@ __all__ = ["chat"]
 
 _EPILOG = (
     "Piped text comes first, then the prompt: `cat notes.txt | looms chat 'summarise'`."
+    " Alone on a terminal it talks: a line after another, and /help says more."
     " With `--json --stream` each event is an object on a line of its own."
     " With `--json` an error is an object on standard error, and standard output stays empty."
 )
 
 
+_SECTIONS = {
+    "The question": (
+        "--system", "--attach", "--messages", "--model", "--sim", "--as-of", "--schema",
+        "--temperature", "--max-tokens", "--fit",
+    ),
+    "Tools and conversations": (
+        "--tool", "--backend", "--write", "--mcp", "--approve", "--max-turns", "--session",
+        "--continue",
+    ),
+    "Money": (
+        "--dry-run", "--max-cost", "--budget", "--rate-limit", "--tag", "--ledger", "--no-ledger",
+    ),
+    "When it fails": ("--attempts", "--deadline", "--fallback", "--rescue"),
+    "What is shown": (
+        "--stream", "--json", "--quiet", "--verbose", "--no-color", "--debug", "--help",
+    ),
+}  # fmt: skip
+
+
+def _in_sections(command: click.RichCommand) -> click.RichCommand:
+    for name, options in _SECTIONS.items():
+        command = click.option_panel(name, options=list(options))(command)
+    return command
+
+
+@_in_sections
 @click.command(epilog=_EPILOG)
 @prompt_options
 @connection_options
@@ -48,7 +75,8 @@ _EPILOG = (
 @click.option(
     "--stream/--no-stream",
     default=None,
-    help="Print the answer as it is made (the default without --json), or in one piece.",
+    help="Print the answer as it is made (the default without --json; with tools, on a terminal),"
+    " or in one piece.",
 )
 @common_options
 @pass_terminal

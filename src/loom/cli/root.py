@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any, TypeVar
 
 import rich_click as click
 from click.exceptions import Exit, NoArgsIsHelpError
@@ -20,12 +21,19 @@ from loom.cli.terminal import Terminal
 from loom.core.errors import LoomError
 from loom.core.version import VERSION
 
-__all__ = ["COMMANDS", "EXIT_CODES", "looms", "run"]
+__all__ = ["COMMANDS", "EXIT_CODES", "SECTIONS", "looms", "run"]
 
-COMMANDS = (
-    "agent", "chat", "cost", "count", "demo", "fault-matrix", "models", "ping", "quote",
-    "reconcile", "sim", "what-if",
-)  # fmt: skip
+F = TypeVar("F", bound=Callable[..., Any])
+
+# As `--help` shows them.
+SECTIONS = {
+    "Talk": ("chat", "agent"),
+    "Models and keys": ("models", "ping", "count", "quote"),
+    "Costs": ("cost", "reconcile", "what-if"),
+    "Without a key": ("demo", "sim", "fault-matrix"),
+}
+
+COMMANDS = tuple(sorted(name for names in SECTIONS.values() for name in names))
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -73,6 +81,12 @@ class _Commands(click.RichGroup):
         return super().resolve_command(ctx, args)
 
 
+def _in_sections(group: F) -> F:
+    for name, commands in SECTIONS.items():
+        group = click.command_panel(name, commands=list(commands))(group)
+    return group
+
+
 def _show_version(context: click.Context, _option: click.Parameter, given: bool) -> None:  # noqa: FBT001 - click's signature
     if given and not context.resilient_parsing:
         click.echo(f"looms {VERSION}")
@@ -82,6 +96,7 @@ def _show_version(context: click.Context, _option: click.Parameter, given: bool)
 _EPILOG = "Exit codes:\n\n" + "\n\n".join(f"{code}  {text}" for code, text in EXIT_CODES.items())
 
 
+@_in_sections
 @click.group(
     cls=_Commands,
     epilog=_EPILOG,
