@@ -77,6 +77,7 @@ limit_exceeded          LimitExceeded        ours   429 RESOURCE_EXHAUSTED  75 n
 budget_exceeded         BudgetExceeded       ours   402 RESOURCE_EXHAUSTED   4 no  no
 ledger_unavailable      LedgerUnavailable    ours   503 UNAVAILABLE         75 no  no
 session_unavailable     SessionUnavailable   ours   503 UNAVAILABLE         75 no  no
+keys_unavailable        KeysUnavailable      ours   503 UNAVAILABLE         75 no  no
 upstream_auth           UpstreamAuth         vendor 502 UNAVAILABLE          3 no  no
 tool_not_found          ToolNotFound         tool   422 FAILED_PRECONDITION  1 no  no
 tool_arguments_invalid  ToolArgumentsInvalid tool   422 FAILED_PRECONDITION  1 no  no

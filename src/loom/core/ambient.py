@@ -13,7 +13,7 @@ from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "Dice", "SystemClock", "SystemDice"]
+__all__ = ["Clock", "Dice", "SystemClock", "SystemDice", "secret_bytes"]
 
 
 class Clock(Protocol):
@@ -73,3 +73,18 @@ class SystemDice(Dice):
     def random(self) -> float:
         """Uniform in [0, 1)."""
         return self._random.random()
+
+
+def secret_bytes(count: int) -> bytes:
+    """
+    Bytes that nobody can guess: for keys and for ids that guard something.
+
+    Args:
+        count: How many, at least 1.
+
+    Returns:
+        They come from the system's own source, and cannot be made to repeat.
+    """
+    from secrets import token_bytes  # noqa: PLC0415 - start-up time
+
+    return token_bytes(count)

@@ -163,6 +163,10 @@ ERROR_TABLE: dict[str, ErrorRow] = {
         503, "UNAVAILABLE", 75, retryable=False, breaker=False,
         hint="The store of sessions cannot be read or written now; what it acknowledged is kept.",
     ),
+    "keys_unavailable": ErrorRow(
+        503, "UNAVAILABLE", 75, retryable=False, breaker=False,
+        hint="The gateway's keys cannot be read or written now; what it acknowledged is kept.",
+    ),
     "upstream_auth": ErrorRow(
         502, "UNAVAILABLE", 3, retryable=False, breaker=False, fallback=True,
         hint="The gateway's own key was refused by the vendor: tell its operator.",

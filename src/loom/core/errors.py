@@ -12,7 +12,7 @@ The error tree, and the one table that says what each error means.
     |   +-- UnexpectedRedirect, UpstreamAuth, ToolCallMissing, OutputInvalid
     +-- Refusal            ours: a limit that you set
     |   +-- PoolTimeout, CircuitOpen, LimitExceeded, BudgetExceeded, LedgerUnavailable
-    |   +-- SessionUnavailable
+    |   +-- SessionUnavailable, KeysUnavailable
     +-- ToolError          a tool's
         +-- ToolNotFound, ToolArgumentsInvalid, ToolFailed, ToolTimedOut, ToolDenied
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ERROR_TABLE", "BudgetExceeded", "CallerError", "CapacityExceeded", "CircuitOpen",
     "ConfigInvalid", "Conflict", "ContentBlocked", "ContextTooLong", "ErrorRow",
-    "InsufficientCredits", "InvalidAPIKey", "InvalidRequest", "LedgerUnavailable",
-    "LimitExceeded", "LoomError", "MalformedReply", "ModelNotFound", "OutputInvalid",
-    "PermissionDenied", "Phase", "PoolTimeout", "RateLimited", "Refusal", "ReplyTooLarge",
-    "RequestTooLarge", "ServiceUnavailable", "SessionUnavailable", "StreamStalled",
+    "InsufficientCredits", "InvalidAPIKey", "InvalidRequest", "KeysUnavailable",
+    "LedgerUnavailable", "LimitExceeded", "LoomError", "MalformedReply", "ModelNotFound",
+    "OutputInvalid", "PermissionDenied", "Phase", "PoolTimeout", "RateLimited", "Refusal",
+    "ReplyTooLarge", "RequestTooLarge", "ServiceUnavailable", "SessionUnavailable", "StreamStalled",
     "StreamTruncated", "TLSFailed", "TimedOut", "ToolArgumentsInvalid", "ToolCallMissing",
     "ToolDenied", "ToolError", "ToolFailed", "ToolNotFound", "ToolTimedOut", "UnexpectedRedirect",
     "Unreachable", "UpstreamAuth", "VendorError",
@@ -386,6 +386,12 @@ class SessionUnavailable(Refusal):
     """The store of sessions cannot be read or written now."""
 
     code = "session_unavailable"
+
+
+class KeysUnavailable(Refusal):
+    """The store of a gateway's keys cannot be read or written now."""
+
+    code = "keys_unavailable"
 
 
 class ToolError(LoomError):
