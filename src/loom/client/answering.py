@@ -72,7 +72,7 @@ def _bare(provider: LLMProvider, clock: Clock) -> Llm:
         return build_request(place, tools, options, defaults=defaults, catalog=catalog, on=on)
 
     def window(model: str) -> int | None:
-        card = catalog.find(model, clock.now().date())
+        card = catalog.find(model, clock.now().date(), provider.name)
         return None if card is None else card.context_window
 
     return Llm(provider=provider, build=build, clock=clock, window=window)

@@ -23,6 +23,7 @@ __all__ = [
     "ModelEvent",
     "Notice",
     "PartReceived",
+    "Relayed",
     "Rerouted",
     "Restarted",
     "Retried",
@@ -138,6 +139,22 @@ class PartReceived(msgspec.Struct, frozen=True):
     choice: int = 0
 
 
+class Relayed(msgspec.Struct, frozen=True):
+    """
+    The next part of a stream in the vendor's own bytes, to be handed on unchanged.
+
+    It comes in place of the other model events where a request went out in its caller's words
+    (`ChatRequest.verbatim`).
+
+    Attributes:
+        data: Whole events, without the sentinel that ends a stream.
+        said: How many characters of an answer they hold.
+    """
+
+    data: bytes
+    said: int = 0
+
+
 class Finished(msgspec.Struct, frozen=True):
     """One answer ended; others of the same request may go on."""
 
@@ -159,7 +176,14 @@ class Completed(msgspec.Struct, frozen=True):
 
 Notice: TypeAlias = Sending | Retried | Rerouted | Throttled | Restarted
 ModelEvent: TypeAlias = (
-    TextDelta | ThinkingDelta | ToolCallDelta | PartReceived | Finished | UsageReported | Completed
+    TextDelta
+    | ThinkingDelta
+    | ToolCallDelta
+    | PartReceived
+    | Relayed
+    | Finished
+    | UsageReported
+    | Completed
 )
 StreamEvent: TypeAlias = Notice | ModelEvent
 

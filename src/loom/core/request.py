@@ -20,6 +20,7 @@ __all__ = [
     "Timeouts",
     "ToolChoice",
     "ToolSpec",
+    "Verbatim",
 ]
 
 
@@ -147,6 +148,52 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True):
     tags: Mapping[str, str] = {}
 
 
+class Verbatim(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A request as its caller wrote it, to be sent on unchanged where that means the same.
+
+    Its `repr` shows sizes and no text.
+
+    Attributes:
+        dialect: Whose wire format it is in, for example "mistral".
+        body: JSON, UTF-8.
+        request: What was read of it; a request that was changed since goes out anew.
+    """
+
+    dialect: str
+    body: bytes
+    request: ChatRequest
+
+    def __repr__(self) -> str:
+        """Dialect and size; never what is asked."""
+        return f"Verbatim(dialect={self.dialect!r}, bytes={len(self.body)})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The same for rich, whose tracebacks show locals."""
+        return [("dialect", self.dialect), ("bytes", len(self.body))]
+
+    def stands_for(self, request: ChatRequest, dialect: str) -> bool:
+        """
+        Whether these bytes say what is asked.
+
+        Args:
+            request: What is to be sent.
+            dialect: The wire format of whom it is sent to.
+
+        Returns:
+            False when a layer changed what is asked, or another vendor is asked.
+        """
+        read = self.request
+        return (
+            dialect == self.dialect
+            and request.model == read.model
+            and request.stream is read.stream
+            and request.messages is read.messages
+            and request.sampling is read.sampling
+            and request.tools is read.tools
+        )
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
     A request for one answer (or `sampling.n` of them).
@@ -178,6 +225,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
             it has not begun, and has `timeouts.total_s` from then on.
         extra: Further body fields, sent as they are: for what a vendor added after this version.
         trace_parent: The tracing context that the call belongs to; None: the current one.
+        verbatim: The request in its caller's own words; None: there are none.
     """
 
     model: str
@@ -203,6 +251,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     extra: Mapping[str, Any] = {}
     trace_parent: Any = None
+    verbatim: Verbatim | None = None
 
     def __repr__(self) -> str:
         """Model and sizes; never what is asked."""

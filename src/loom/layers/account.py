@@ -23,6 +23,7 @@ from loom.core.errors import LoomError, Refusal
 from loom.core.events import (
     NOTICES,
     Completed,
+    Relayed,
     Rerouted,
     Restarted,
     Retried,
@@ -330,6 +331,8 @@ class _Tab:
                 self._said += len(text)
             case ToolCallDelta(arguments=arguments):
                 self._said += len(arguments)
+            case Relayed(said=said):
+                self._said += said
             case _:
                 pass
 

@@ -39,6 +39,7 @@ from loom.providers.whole import events_of
 from loom.transport.contract import HttpReply, HttpRequest, Transport
 from loom.wire.dialect import ChatDecoder, Dialect
 from loom.wire.encoded import EncodedRequest
+from loom.wire.relay import RelayDecoder
 
 __all__ = ["Endpoint", "WiredProvider"]
 
@@ -133,7 +134,12 @@ class WiredProvider(LLMProvider):
             LoomError: Any error of caller, vendor or transport, with provider, model and what
                 had arrived.
         """
-        encoded = self._dialect.encode_request(request)
+        verbatim = request.verbatim
+        if verbatim is not None and verbatim.stands_for(request, self._dialect.name):
+            encoded = EncodedRequest(body=verbatim.body)
+        else:
+            verbatim = None
+            encoded = self._dialect.encode_request(request)
         sent_s = self._clock.monotonic_s()
         request = request.begun(sent_s)
         trip = Trip(self._endpoint.name, self._origin, request, sent_s)
@@ -148,6 +154,8 @@ class WiredProvider(LLMProvider):
                     )
                 if request.stream and _is_stream(reply):
                     decoder = self._decoder(reply, request)
+                    if verbatim is not None:
+                        decoder = RelayDecoder(decoder)
                     batches = self._read(reply, decoder, request.timeouts, sent_s)
                     async with aclosing(batches):
                         async for batch in batches:
