@@ -34,7 +34,8 @@ def test_a_recorded_stream_comes_out_as_it_went_in(exchange: object) -> None:
     body: bytes = exchange.body  # type: ignore[attr-defined]  # typed where it is made
     choices: int = exchange.choices  # type: ignore[attr-defined]  # the same
     out, decoder, said = relay(body, choices=choices)
-    assert body.replace(DONE, b"") == out
+    # Two recorders cut the blank line after it off.
+    assert body.replace(DONE, b"").removesuffix(b"data: [DONE]") == out
     plain = MistralDialect().decoder({}, choices)
     plain.feed(body)
     answer = decoder.finish()
@@ -59,10 +60,9 @@ def test_any_cut_gives_the_same_bytes(cuts: list[int]) -> None:
 
 def test_half_an_event_stays_behind() -> None:
     """What is cut in the middle of an event is never handed on."""
-    out, decoder, _ = relay(
-        b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\ndata: {'
-    )
-    assert b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n' == out
+    text = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+    out, decoder, _ = relay(text + b"data: {")
+    assert text == out
     with pytest.raises(StreamTruncated) as caught:
         decoder.finish()
     assert caught.value.partial is not None

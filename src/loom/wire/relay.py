@@ -41,7 +41,7 @@ class RelayDecoder(ChatDecoder):
         return self._decoder.finished
 
     @property
-    def skip_bad_events(self) -> bool:  # type: ignore[override]  # what is relayed stays
+    def skip_bad_events(self) -> bool:
         """Whether what cannot be read is left out: it would be handed on all the same."""
         return self._decoder.skip_bad_events
 
