@@ -12,15 +12,15 @@ import msgspec
 import rich_click as click
 from click.exceptions import Exit
 
-from loom.cli.agent_chat import is_live, within_cost
 from loom.cli.agent_sessions import sessions
 from loom.cli.approve import Approver
 from loom.cli.attachment import utf8
 from loom.cli.connect import connection_options
-from loom.cli.converse import Conversation, session_of, stored
-from loom.cli.keep import account_options, accounts
+from loom.cli.converse import Conversation, is_live
+from loom.cli.keep import account_options, accounts, within_cost
 from loom.cli.options import DOLLARS, common_options, pass_terminal
 from loom.cli.prompt import read_question
+from loom.cli.session_store import session_of, stored
 from loom.cli.terminal import Terminal
 from loom.cli.tool_options import approve_option, continue_option
 from loom.cli.turn_text import counted

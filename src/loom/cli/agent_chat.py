@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -14,9 +13,10 @@ from loom.agent.limits import AgentLimits
 from loom.agent.session import SessionStore
 from loom.cli.approve import Approver
 from loom.cli.connect import connect_async, steady
-from loom.cli.converse import RUN_TAG, Conversation, fresh_session, session_of, stored
-from loom.cli.keep import accounts
+from loom.cli.converse import Conversation, is_live
+from loom.cli.keep import accounts, within_cost
 from loom.cli.quote import check_cost, show_plan
+from loom.cli.session_store import session_of, stored
 from loom.cli.terminal import Terminal
 from loom.cli.tool_options import backend_of, tools_of, wants_agent
 from loom.cli.whose import whose
@@ -27,9 +27,8 @@ from loom.core.plan import Plan
 if TYPE_CHECKING:
     from loom.client.agent import AsyncAgent
     from loom.client.aio import AsyncClient
-    from loom.ledger.budgets import Budget
 
-__all__ = ["ask", "is_live", "talk", "within_cost"]
+__all__ = ["ask", "talk"]
 
 
 def ask(
@@ -187,47 +186,3 @@ async def _plan(
     tools = await agent.tools()
     call = {"fit": "slide", **options, "tools": tools or None}
     return await client.plan(every, **call)
-
-
-def within_cost(
-    given: Mapping[str, Any], *, also: Budget | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """
-    Let all calls of a command together cost no more than `--max-cost`.
-
-    Args:
-        given: The command's options by name.
-        also: A budget beside that of the options; None: none.
-
-    Returns:
-        The options with every budget, and the tag that `--max-cost` is kept by; and arguments of
-        the client, for when there is no ledger.
-    """
-    from loom.ledger.budgets import Budget as Limit  # noqa: PLC0415 - start-up time
-
-    limit: Decimal | None = given["max_cost"]
-    budgets = [budget for budget in (given["budget"], also) if budget is not None]
-    more = dict(given)
-    if limit is not None:
-        more["tags"] = (*given["tags"], (RUN_TAG, fresh_session()))
-        budgets.append(Limit(limit_usd=limit, per=f"tag:{RUN_TAG}"))
-    if given["no_ledger"] and given["budget"] is None:
-        return more, {"budget": budgets} if budgets else {}
-    return {**more, "budget": budgets or None}, {}
-
-
-def is_live(terminal: Terminal, stream: bool | None) -> bool:  # noqa: FBT001 - an option's value
-    """
-    Whether an agent's text is shown as it comes.
-
-    Args:
-        terminal: Where it goes.
-        stream: What was asked for; None: nothing.
-
-    Returns:
-        As asked; else only on a terminal, where people read along: off it what a model says
-        before it uses tools would stand in the answer.
-    """
-    if stream is not None:
-        return stream
-    return not terminal.json and terminal.out.is_terminal

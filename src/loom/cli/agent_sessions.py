@@ -12,12 +12,12 @@ import msgspec
 import rich_click as click
 
 from loom.agent.session import Entry, SessionInfo, SessionStore
-from loom.cli.converse import stored
 from loom.cli.options import common_options, pass_terminal
+from loom.cli.session_store import stored
 from loom.cli.terminal import Terminal, dollars
 from loom.cli.tool_text import visible
 
-__all__ = ["sessions"]
+__all__ = ["delete", "export", "list_", "search", "sessions", "show"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")

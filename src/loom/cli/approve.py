@@ -114,7 +114,7 @@ async def _read_line() -> str:
 
     try:
         loop.add_reader(number, read)
-    except NotImplementedError:  # pragma: no cover - Windows
+    except RuntimeError:  # pragma: no cover - Windows has no such way
         return await loop.run_in_executor(None, sys.stdin.readline)
     try:
         return await arrived

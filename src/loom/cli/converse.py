@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Sequence
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from click.exceptions import Exit, UsageError
+from click.exceptions import Exit
 
 from loom.agent.history import messages_of, settled
 from loom.agent.response import AgentResponse
-from loom.agent.session import SessionStore, check_session_id, new_session_id
-from loom.agent.session_open import open_sessions
+from loom.agent.session import SessionStore
 from loom.cli.approve import Approver
 from loom.cli.follow import Follower
+from loom.cli.keep import RUN_TAG
 from loom.cli.terminal import Terminal
-from loom.config.folders import data_folder
-from loom.core.ambient import SystemDice
 from loom.core.errors import BudgetExceeded
 from loom.core.messages import Message
 
 if TYPE_CHECKING:
     from loom.client.agent import AsyncAgent
 
-__all__ = ["RUN_TAG", "Conversation", "fresh_session", "session_of", "sessions_path", "stored"]
+__all__ = ["Conversation", "is_live"]
 
 T = TypeVar("T")
-
-RUN_TAG = "looms.run"
-"""The tag of calls that `--max-cost` limits together."""
 
 _INTERRUPTED = 130
 _OWN_BUDGET = re.compile(rf"the budget of the tag:{re.escape(RUN_TAG)} '\w+' \(([\d.]+) USD\)")
@@ -202,61 +195,18 @@ class Conversation:
             raise
 
 
-def sessions_path() -> Path:
-    """The sessions of the command line: `sessions.db` in the data folder."""
-    return data_folder() / "sessions.db"
-
-
-@contextmanager
-def stored(runner: asyncio.Runner, where: str | Path | None) -> Iterator[SessionStore]:
+def is_live(terminal: Terminal, stream: bool | None) -> bool:  # noqa: FBT001 - an option's value
     """
-    Open a store of sessions, and close it.
+    Whether an agent's text is shown as it comes.
 
     Args:
-        runner: The event loop.
-        where: As `open_sessions` takes it; None: the command line's own.
-
-    Yields:
-        The store.
-
-    Raises:
-        ConfigInvalid: If there is no such kind of store.
-    """
-    store = open_sessions(sessions_path() if where is None else where)
-    try:
-        yield store
-    finally:
-        runner.run(store.aclose())
-
-
-async def session_of(store: SessionStore, named: str | None, *, go_on: bool = False) -> str:
-    """
-    Which session is meant.
-
-    Args:
-        store: Where they are kept.
-        named: By its name; None: none is named.
-        go_on: Whether the newest one is meant.
+        terminal: Where it goes.
+        stream: What was asked for; None: nothing.
 
     Returns:
-        Its id; a new one when nothing was said.
-
-    Raises:
-        UsageError: If both are meant, or there is none to go on with.
-        InvalidRequest: If the name cannot be one.
+        As asked; else only on a terminal, where people read along: off it what a model says
+        before it uses tools would stand in the answer.
     """
-    if not go_on:
-        if named is not None:
-            check_session_id(named)
-        return named or fresh_session()
-    if named is not None:
-        raise UsageError("--continue takes the newest conversation: leave out --session")
-    newest = await store.list(limit=1)
-    if not newest:
-        raise UsageError("there is no conversation to go on with: --session NAME begins one")
-    return newest[0].id
-
-
-def fresh_session() -> str:
-    """An id that no session has."""
-    return new_session_id(SystemDice())
+    if stream is not None:
+        return stream
+    return not terminal.json and terminal.out.is_terminal

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.key_binding import KeyBindings
 
-__all__ = ["Editor", "PlainEditor", "open_editor"]
+__all__ = ["Editor", "PlainEditor", "ToolkitEditor", "open_editor"]
 
 _PROMPT = "> "
 _MORE = ". "

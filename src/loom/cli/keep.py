@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,14 +24,19 @@ __all__ = [
     "CLIENT",
     "PATIENCE_S",
     "RATE_LIMIT",
+    "RUN_TAG",
     "account_options",
     "accounts",
+    "within_cost",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 CLIENT = "looms"
 """The name of the command line in the ledger; its budgets are those of this client."""
+
+RUN_TAG = "looms.run"
+"""The tag of calls that `--max-cost` limits together."""
 
 PATIENCE_S = 3.0
 """How long a call waits for another program that writes the ledger, in seconds."""
@@ -181,3 +187,31 @@ def accounts(given: Mapping[str, Any], *, offline: bool = False) -> Iterator[dic
         yield {**chosen, "ledger": ledger}
     finally:
         asyncio.run(ledger.aclose())
+
+
+def within_cost(
+    given: Mapping[str, Any], *, also: Budget | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Let all calls of a command together cost no more than `--max-cost`.
+
+    Args:
+        given: The command's options by name.
+        also: A budget beside that of the options; None: none.
+
+    Returns:
+        The options with every budget, and the tag that `--max-cost` is kept by; and arguments of
+        the client, for when there is no ledger.
+    """
+    from loom.cli.session_store import fresh_session  # noqa: PLC0415 - start-up time
+    from loom.ledger.budgets import Budget as Limit  # noqa: PLC0415 - the same
+
+    limit: Decimal | None = given["max_cost"]
+    budgets = [budget for budget in (given["budget"], also) if budget is not None]
+    more = dict(given)
+    if limit is not None:
+        more["tags"] = (*given["tags"], (RUN_TAG, fresh_session()))
+        budgets.append(Limit(limit_usd=limit, per=f"tag:{RUN_TAG}"))
+    if given["no_ledger"] and given["budget"] is None:
+        return more, {"budget": budgets} if budgets else {}
+    return {**more, "budget": budgets or None}, {}
