@@ -21,6 +21,7 @@ class BackendTool(Tool):
         repeatable: Whether it may be run again after a crash: whether it only reads.
         timeout_s: Seconds for one run; None leaves it to the executor.
         strict: False: some arguments may be left out.
+        is_async: True: `execute` gives an awaitable at once, and needs no thread.
 
     Args:
         name: The tool's.
@@ -50,6 +51,7 @@ class BackendTool(Tool):
         self.repeatable = not write
         self.timeout_s = timeout_s
         self.strict = False
+        self.is_async = True
 
     @property
     def name(self) -> str:
