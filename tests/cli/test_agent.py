@@ -123,6 +123,22 @@ def test_another_model(looms: Run, serve: Serve) -> None:
     assert "mistral-large-latest" == provider.requests[0].model
 
 
+def test_settings_fill_in_what_the_file_leaves_open(
+    folder: Path, looms: Run, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flag beats file beats settings."""
+    provider = serve("One.", "Two.")
+    monkeypatch.setenv("LOOM_MODEL", "mistral-large-latest")
+    monkeypatch.setenv("LOOM_MAX_TOKENS", "9")
+    looms(*ON, "hi")
+    bare = AGENT.replace("  model: mistral-small-latest\n", "")
+    (folder / "words.yaml").write_text(f"{bare}  max_tokens: 7\n")
+    looms(*ON, "hi")
+    models = [request.model for request in provider.requests]
+    sizes = [request.sampling.max_tokens for request in provider.requests]
+    assert (["mistral-small-latest", "mistral-large-latest"], [9, 7]) == (models, sizes)
+
+
 def test_sessions_go_on(folder: Path, looms: Run, serve: Serve) -> None:
     """In the store of the command line, or in the file's own."""
     provider = serve("One.", "Two.", "Three.", "Four.", "Five.")

@@ -24,6 +24,7 @@ from loom.cli.session_store import session_of, stored
 from loom.cli.terminal import Terminal
 from loom.cli.tool_options import approve_option, continue_option
 from loom.cli.turn_text import counted
+from loom.config.load import load_settings
 
 if TYPE_CHECKING:
     from loom.client.agent import AsyncAgent
@@ -122,13 +123,22 @@ def _agent(
     from loom.client.tool_import import importable  # noqa: PLC0415 - the same
 
     terminal.start_log()
-    if given["model"] is not None:
-        vendor, model = whose(given["model"], given["as_of"])
+    settings = load_settings()
+    named = given["model"] or (settings.model if file.model is None else None)
+    if named is not None:
+        vendor, model = whose(named, given["as_of"])
         file = msgspec.structs.replace(file, model=model)
         if vendor != file.provider:
             # Address and key are those of the file's own vendor.
             file = msgspec.structs.replace(file, provider=vendor, base_url=None, api_key=None)
-    chosen = {"as_of": given["as_of"], "sim": given["sim"] or None}
+    chosen = {
+        "as_of": given["as_of"],
+        "sim": given["sim"] or None,
+        "max_tokens": settings.max_tokens if file.max_tokens is None else None,
+        "temperature": settings.temperature if file.temperature is None else None,
+        "timeout_s": settings.timeout_s,
+        "deadline_s": settings.deadline_s,
+    }
     importable(Path.cwd())
     return agent_from_file(
         file, **changes, **{name: value for name, value in chosen.items() if value is not None}
