@@ -109,11 +109,18 @@ def test_json(looms: Run, serve: Serve) -> None:
     assert ("sending", "done", 1) == (kinds[0], kinds[-1], kinds.count("tool_started"))
 
 
-def test_the_simulator_answers(folder: Path, looms: Run) -> None:
-    """`--sim` needs no key, and does not look for the file's."""
+def test_the_simulator_answers(
+    folder: Path, looms: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`--sim`, or the setting, needs no key and does not look for the file's; nothing is kept."""
     write(folder, "api_key: env:NOT_THERE")
     assert 0 == looms(*ON, "hi", "--sim").code
     assert 2 == looms(*ON, "hi").code
+    monkeypatch.setenv("LOOM_SIM", "true")
+    assert 0 == looms(*ON, "hi").code
+    write(folder, "api_key: env:NOT_THERE", "sim: false")
+    assert 2 == looms(*ON, "hi").code
+    assert not (tmp_path / "data").exists()
 
 
 def test_another_model(looms: Run, serve: Serve) -> None:
@@ -137,6 +144,15 @@ def test_settings_fill_in_what_the_file_leaves_open(
     models = [request.model for request in provider.requests]
     sizes = [request.sampling.max_tokens for request in provider.requests]
     assert (["mistral-small-latest", "mistral-large-latest"], [9, 7]) == (models, sizes)
+
+
+def test_a_model_of_another_server(folder: Path, looms: Run) -> None:
+    """A model that nobody knows is the file's vendor's; another vendor's goes to that one."""
+    write(folder, "provider: openai", "base_url: http://localhost:1/v1", "api_key: env:NOT_THERE")
+    code, _, err = looms(*ON, "hi", "-m", "llama3.2")
+    assert (2, True) == (code, "env:NOT_THERE" in err)
+    code, _, err = looms(*ON, "hi", "-m", "mistral:mistral-small-latest")
+    assert (3, True) == (code, "no key found" in err)
 
 
 def test_sessions_go_on(folder: Path, looms: Run, serve: Serve) -> None:

@@ -67,6 +67,11 @@ def test_a_conversation(
         screen.until("`looms chat -c` goes on")
         assert 0 == screen.end()
     assert ["Be brief.", "first", "One.", "second"] == texts(provider, 1)
+    with Screen(start, "chat", "-c", **environment) as screen:
+        screen.until("2 questions, first")
+        screen.prompt()
+        screen.keys("/quit\r")
+        assert 0 == screen.end()
     assert "Three.\n" == looms("chat", "-c", "third").out
     assert ["Be brief.", "first", "One.", "second", "Two.", "third"] == texts(provider, 2)
     for path in (tmp_path / "data" / "sessions.db", tmp_path / "state" / "looms" / "history"):

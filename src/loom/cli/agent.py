@@ -88,6 +88,8 @@ def _conversing(
     terminal: Terminal, file: AgentFile, given: Mapping[str, Any], *, kept: bool
 ) -> Iterator[Conversation]:
     kept = kept or bool(given["session"] or given["go_on"] or given["resume"])
+    said = load_settings().sim if file.sim is None else file.sim
+    given = {**given, "sim": given["sim"] or said}
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
         store = session = None
@@ -124,16 +126,19 @@ def _agent(
 
     terminal.start_log()
     settings = load_settings()
-    named = given["model"] or (settings.model if file.model is None else None)
+    usual = settings.model if file.model is None else None
+    if usual is not None and whose(usual, given["as_of"], file.provider)[0] != file.provider:
+        usual = None  # the settings' model is another vendor's
+    named = given["model"] or usual
     if named is not None:
-        vendor, model = whose(named, given["as_of"])
+        vendor, model = whose(named, given["as_of"], file.provider)
         file = msgspec.structs.replace(file, model=model)
         if vendor != file.provider:
             # Address and key are those of the file's own vendor.
             file = msgspec.structs.replace(file, provider=vendor, base_url=None, api_key=None)
     chosen = {
         "as_of": given["as_of"],
-        "sim": given["sim"] or None,
+        "sim": given["sim"],
         "max_tokens": settings.max_tokens if file.max_tokens is None else None,
         "temperature": settings.temperature if file.temperature is None else None,
         "timeout_s": settings.timeout_s,

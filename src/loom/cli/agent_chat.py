@@ -90,7 +90,7 @@ def talk(terminal: Terminal, given: Mapping[str, Any], options: Mapping[str, Any
 
 def _own_model(client: AsyncClient, model: str, given: Mapping[str, Any]) -> str:
     """The id by which the client knows a model."""
-    vendor, own = whose(model, given["as_of"])
+    vendor, own = whose(model, given["as_of"], client.name)
     if vendor != client.name:
         raise ConfigInvalid(
             f"{model!r} is not {client.name}'s",

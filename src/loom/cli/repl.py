@@ -75,6 +75,10 @@ class Repl:
         """Read and answer until somebody leaves."""
         terminal = self._terminal
         terminal.say(f"{self._conversation.model} · /help lists the commands · Ctrl-D leaves")
+        before = self._info()
+        if before is not None:
+            turns = counted(before.turns, "question")
+            terminal.say(f"going on with {before.id}: {turns}, {_cut(before.title)}")
         while True:
             try:
                 text = self._editor.read()

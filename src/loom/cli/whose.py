@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["async_client_of", "client_of", "whose"]
 
 
-def whose(model: str, as_of: date | None) -> tuple[str, str]:
+def whose(model: str, as_of: date | None, usual: str = "mistral") -> tuple[str, str]:
     """
     Who serves a model.
 
     Args:
         model: As it was written, perhaps with its vendor before it.
         as_of: The day whose models hold; None: the settings', or today.
+        usual: Whose a model is that nobody knows.
 
     Returns:
-        The vendor, and the model without it. An id that nobody knows is taken for Mistral's.
+        The vendor, and the model without it.
 
     Raises:
         ConfigInvalid: If a vendor is named, and no model.
@@ -41,7 +42,7 @@ def whose(model: str, as_of: date | None) -> tuple[str, str]:
 
     on = as_of or load_settings().as_of or SystemClock().now().date()
     card = load_catalog().anywhere(model, on)
-    return "mistral" if card is None else card.provider, model
+    return usual if card is None else card.provider, model
 
 
 def client_of(arguments: Mapping[str, Any]) -> Client:

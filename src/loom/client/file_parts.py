@@ -20,6 +20,7 @@ from loom.client.facts import provider
 from loom.client.llm import Llm
 from loom.client.tool_import import import_tools
 from loom.config.agent_file import AgentFile, BackendEntry, McpEntry, ToolRules, load_agent_file
+from loom.config.load import load_settings
 from loom.config.secrets import is_reference, resolve_reference
 from loom.core.messages import ToolCall
 from loom.core.secret import Secret
@@ -113,7 +114,8 @@ def _llm(file: AgentFile, changes: Mapping[str, Any]) -> Llm:
         "client_name": file.name,
     }
     given = {**{name: value for name, value in said.items() if value is not None}, **changes}
-    if given.get("sim"):
+    given.setdefault("sim", load_settings().sim)
+    if given["sim"]:
         # The simulator has its own address and key.
         given.pop("base_url", None)
         given.pop("api_key", None)
