@@ -34,6 +34,10 @@ class Limiting(Layer):
         scope: Gives origin and key fingerprint of whom `inner` asks; a key may change.
         group: Gives the name under which the vendor counts a model's limit, for example the
             model that an alias stands for; None: the name as it is.
+        patience_s: Seconds that a call waits at most; a longer wait is refused at once. None: up
+            to its deadline.
+        learns: Whether limits follow what the vendor announces and refuses; False for limits that
+            are not the vendor's.
     """
 
     def __init__(
@@ -44,12 +48,16 @@ class Limiting(Layer):
         clock: Clock,
         scope: Callable[[], tuple[str, str]],
         group: Callable[[str], str] | None = None,
+        patience_s: float | None = None,
+        learns: bool = True,
     ) -> None:
         super().__init__(inner)
         self._limiter = limiter
         self._clock = clock
         self._scope = scope
         self._group = group
+        self._patience_s = patience_s
+        self._learns = learns
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """
@@ -67,17 +75,18 @@ class Limiting(Layer):
         """
         request = request.begun(self._clock.monotonic_s())
         model = request.model if self._group is None else self._group(request.model)
-        call = _Call(self._limiter, (*self._scope(), model), request, self._clock)
+        call = self._call(model, request)
         try:
             ticket = call.draw()
             while not ticket.granted:
+                self._check_patience(ticket)
                 yield Throttled(ticket.wait_s)
                 await ticket.wait()
                 if call.key[:2] == self._scope():
                     break
                 # The key was renewed meanwhile: the call leaves under the new one's limits.
                 call.end()
-                call = _Call(self._limiter, (*self._scope(), model), request, self._clock)
+                call = self._call(model, request)
                 ticket = call.draw()
             async with aclosing(self.inner.stream(request)) as events:
                 async for event in events:
@@ -97,14 +106,40 @@ class Limiting(Layer):
         finally:
             call.end()
 
+    def _call(self, model: str, request: ChatRequest) -> _Call:
+        key = (*self._scope(), model)
+        return _Call(self._limiter, key, request, self._clock, learns=self._learns)
+
+    def _check_patience(self, ticket: Ticket) -> None:
+        wait_s = ticket.wait_s
+        if self._patience_s is not None and wait_s > self._patience_s:
+            raise LimitExceeded(
+                f"the limit has no room for this call for {wait_s:.1f} s",
+                retry_after_s=wait_s,
+                attempts=0,
+            )
+
 
 class _Call:
     """One call, as the limiter sees it; its end is told once."""
 
-    __slots__ = ("_clock", "_estimate", "_limiter", "_request", "_ticket", "heard", "key", "sent")
+    __slots__ = (
+        "_clock",
+        "_estimate",
+        "_learns",
+        "_limiter",
+        "_request",
+        "_ticket",
+        "heard",
+        "key",
+        "sent",
+    )
 
-    def __init__(self, limiter: Limiter, key: LimitKey, request: ChatRequest, clock: Clock) -> None:
+    def __init__(
+        self, limiter: Limiter, key: LimitKey, request: ChatRequest, clock: Clock, *, learns: bool
+    ) -> None:
         self.sent = False
+        self._learns = learns
         self.heard = False
         self._limiter = limiter
         self.key = key
@@ -178,12 +213,16 @@ class _Call:
 
     def _refused(self, error: RateLimited) -> None:
         limits = error.rate_limit
+        if not self._learns:
+            return
         if limits is not None and limits.limit_requests_minute == 0:
             return  # the model is not in the plan: nothing is used up
         why: Refused = "capacity" if isinstance(error, CapacityExceeded) else "quota"
         self._limiter.refuse(self.key, why, error.retry_after_s, self._clock.monotonic_s())
 
     def _announce(self, limits: RateLimitState) -> None:
+        if not self._learns:
+            return
         self._limiter.announce(
             self.key,
             limits.limit_requests_minute,

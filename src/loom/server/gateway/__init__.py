@@ -1,0 +1,1 @@
+"""The gateway: who may call, what may be spent, and who answers."""

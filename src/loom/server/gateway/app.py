@@ -1,0 +1,365 @@
+"""
+The gateway's application: OpenAI's and Mistral's dialect over one shared provider.
+
+A request passes the same stations on every path, in this order, and there is no other way to a
+model: the key, the dialect, the key's models and longest answer, what the asked vendor does not
+know, the caller's budget and limits, the shared provider. Every error leaves in the caller's
+dialect, with a request id.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from loom.catalog.lookup import Catalog
+from loom.core.ambient import Clock
+from loom.core.errors import InvalidRequest, LoomError
+from loom.core.provider import LLMProvider
+from loom.core.request import Attribution, ChatRequest, Verbatim
+from loom.core.response import LLMResponse
+from loom.ledger.budgets import Budget
+from loom.ledger.contract import Ledger
+from loom.server.gateway.caller import Call
+from loom.server.gateway.counter import Counters
+from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for, refused_fields
+from loom.server.gateway.errors import limit_of, outward, unexpected
+from loom.server.gateway.keys import VirtualKey, allows, check_request
+from loom.server.gateway.relay import Relay
+from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
+from loom.server.simulator.rows import model_rows
+from loom.wire.chat_completions.dialect import ChatCompletionsDialect
+from loom.wire.dialect import Dialect
+from loom.wire.mistral.dialect import MistralDialect
+from loom.wire.mistral.history import legal_history
+
+__all__ = ["BODY_BYTES", "Gateway", "Ring", "build_gateway"]
+
+BODY_BYTES = 8 * 1024 * 1024
+"""What a request's body may weigh (reliability rule S6)."""
+
+_JSON = {"content-type": "application/json"}
+_PREFIXES = ("/openai", "/mistral")
+
+_log = logging.getLogger("loom.gateway")
+
+
+class Ring(Protocol):
+    """Knows the keys."""
+
+    @abstractmethod
+    def admit(self, authorization: str | None, address: str = "") -> VirtualKey | None:
+        """
+        Let a caller in, or not.
+
+        Args:
+            authorization: The header of that name; None when there is none.
+            address: The caller's; "" when it is not known.
+
+        Returns:
+            The key; None where nobody needs one.
+
+        Raises:
+            InvalidAPIKey: If it is none that holds.
+        """
+
+
+class Gateway:
+    """
+    The application.
+
+    Args:
+        provider: Who answers, with every layer but money: shared by all callers.
+        ledger: One row for each call.
+        ring: The keys; None: nobody needs one.
+        catalog: Models and prices.
+        clock: Tells the time.
+        new_id: Gives ids of requests and answers, 32 hex digits.
+        budgets: Of the whole gateway.
+        readiness: What `/health/ready` answers: the state of each part, "ok" if it is well.
+        metrics: Gives `/metrics`, and hears of each answer; None: there is none.
+        rescue: Whether answers that break begin anew elsewhere.
+        body_bytes: What a request's body may weigh.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: LLMProvider,
+        ledger: Ledger,
+        ring: Ring | None,
+        catalog: Catalog,
+        clock: Clock,
+        new_id: Callable[[], str],
+        budgets: tuple[Budget, ...] = (),
+        readiness: Callable[[], Mapping[str, str]] = dict,
+        metrics: Metrics | None = None,
+        rescue: bool = False,
+        body_bytes: int = BODY_BYTES,
+    ) -> None:
+        self._provider = provider
+        self._ring = ring
+        self._catalog = catalog
+        self._clock = clock
+        self._new_id = new_id
+        self._readiness = readiness
+        self._metrics = metrics
+        self._body_bytes = body_bytes
+        self._rescue = rescue
+        self._dialects: dict[DialectName, Dialect] = {
+            "openai": ChatCompletionsDialect(),
+            "mistral": MistralDialect(),
+        }
+        self.counters = Counters(
+            provider, ledger=ledger, catalog=catalog, clock=clock, budgets=budgets
+        )
+        self.relay = Relay(self._told, clock, rescue=rescue)
+        self._posts: dict[str, Callable[[Call], Awaitable[None]]] = {
+            "/v1/chat/completions": self._chat
+        }
+        self._gets: dict[str, Callable[[Call], Awaitable[None]]] = {
+            "/v1/models": self._models,
+            "/health": self._health,
+            "/health/ready": self._ready,
+            "/openapi.json": self._document,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        call = self._call(scope, receive, send)
+        try:
+            await self._routed(call, scope["method"])
+        except CallerGone:
+            return
+        except LoomError as error:
+            await self._refuse(call, error)
+        except RecursionError:
+            await self._refuse(call, InvalidRequest("the body is nested too deeply"))
+        except Exception:  # noqa: BLE001 - the outermost border
+            _log.exception("an unexpected error in %s", call.path)
+            await self._refuse(call, unexpected())
+
+    def _call(self, scope: Scope, receive: Receive, send: Send) -> Call:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        path = scope["path"]
+        speaks = dialect_of(path, headers)
+        client = scope.get("client")
+        return Call(
+            path=_bare(path),
+            headers=headers,
+            receive=receive,
+            line=Line(send),
+            dialect=self._dialects[speaks],
+            speaks=speaks,
+            request_id=_request_id(headers) or self._new_id(),
+            address="" if client is None else client[0],
+            began_s=self._clock.monotonic_s(),
+        )
+
+    async def _routed(self, call: Call, method: str) -> None:
+        path = call.path
+        found = (self._posts if method == "POST" else self._gets).get(path)
+        if found is not None and method in ("POST", "GET", "HEAD"):
+            await found(call)
+            return
+        if path.startswith("/v1/models/") and method == "GET":
+            await self._model(call, path.removeprefix("/v1/models/"))
+            return
+        known = path in self._posts or path in self._gets
+        status = 405 if known else 404
+        allowed = {"allow": "POST" if path in self._posts else "GET"} if known else {}
+        said = f"{method[:16]} is not allowed here" if known else "there is no such path"
+        error = InvalidRequest(said, http_status=status)
+        await self._refuse(call, error, allowed)
+
+    # --- chats -------------------------------------------------------------------------------
+
+    async def _chat(self, call: Call) -> None:
+        self._admit(call)
+        body = await read_body(call.receive, self._body_bytes)
+        asked = call.dialect.decode_request(body)
+        call.model = asked.model
+        request = self._prepared(call, asked, body)
+        counter = self.counters.counter(call.key)
+        if not request.stream:
+            await until_gone(call.receive, self._plain(call, request, counter.provider))
+            return
+
+        def encoder() -> Any:
+            created = int(self._clock.now().timestamp())
+            return call.dialect.encoder(asked, self._answer_id(call), created)
+
+        try:
+            await self.relay.stream(call, counter.provider.stream(request), encoder)
+        except LoomError as error:
+            raise outward(error) from None
+
+    def _prepared(self, call: Call, asked: ChatRequest, body: bytes) -> ChatRequest:
+        """The request as the shared provider gets it."""
+        vendor = self._provider.name
+        lost = refused_fields(asked, vendor)
+        if lost:
+            raise InvalidRequest(
+                f"{', '.join(map(repr, lost))}: the model that answers here cannot do that;"
+                " leave it out"
+            )
+        request, call.dropped = fitted_for(asked, vendor)
+        key = call.key
+        if key is not None:
+            request = check_request(key, request)
+        verbatim = None
+        if request is asked and call.speaks == vendor and not self._rescue and _is_plain(asked):
+            verbatim = Verbatim(dialect=vendor, body=body, request=request)
+        attribution = Attribution(
+            tenant="" if key is None else key.id, tags={} if key is None else key.tags
+        )
+        return msgspec.structs.replace(request, attribution=attribution, verbatim=verbatim)
+
+    async def _plain(self, call: Call, request: ChatRequest, provider: LLMProvider) -> None:
+        try:
+            response = await provider.chat(request)
+        except LoomError as error:
+            raise outward(error) from None
+        headers = {**_JSON, **await self._told(call, response)}
+        if request.verbatim is not None and response.raw_body is not None and _whole(response):
+            body = response.raw_body
+        else:
+            body = call.dialect.encode_response(response)
+        await call.line.whole(200, headers, body)
+
+    # --- what is listed ------------------------------------------------------------------------
+
+    async def _models(self, call: Call) -> None:
+        self._admit(call)
+        await self._json(call, 200, {"object": "list", "data": self._rows(call.key)})
+
+    async def _model(self, call: Call, name: str) -> None:
+        self._admit(call)
+        row = next((row for row in self._rows(call.key) if row["id"] == name), None)
+        if row is None:
+            raise InvalidRequest(f"there is no model {name[:128]!r} here", http_status=404)
+        await self._json(call, 200, row)
+
+    def _rows(self, key: VirtualKey | None) -> Sequence[Mapping[str, Any]]:
+        now = self._clock.now()
+        rows = model_rows(
+            self._catalog.cards(now.date(), self._provider.name), int(now.timestamp())
+        )
+        return [row for row in rows if key is None or allows(key, row["id"])]
+
+    async def _health(self, call: Call) -> None:
+        await call.line.whole(200, _JSON, b'{"status":"ok"}')
+
+    async def _ready(self, call: Call) -> None:
+        parts = dict(self._readiness())
+        well = all(state == "ok" for state in parts.values())
+        status = 200 if well else 503
+        body = msgspec.json.encode({"status": "ok" if well else "not ready", **parts})
+        await call.line.whole(status, _JSON, body)
+
+    async def _document(self, call: Call) -> None:
+        from loom.server.openapi import openapi_document  # noqa: PLC0415 - seldom asked for
+
+        posts = tuple(path.removeprefix("/v1/") for path in self._posts)
+        await call.line.whole(200, _JSON, msgspec.json.encode(openapi_document(posts)))
+
+    # --- what every answer has -----------------------------------------------------------------
+
+    def _admit(self, call: Call) -> None:
+        if self._ring is not None:
+            given = call.headers.get(b"authorization")
+            text = None if given is None else given.decode("latin-1")
+            call.key = self._ring.admit(text, call.address)
+
+    def _answer_id(self, call: Call) -> str:
+        return self._new_id() if call.speaks == "mistral" else f"chatcmpl-{self._new_id()}"
+
+    async def _told(self, call: Call, response: LLMResponse | None) -> dict[str, str]:
+        """Headers of an answer, and what stands in the last event of a stream."""
+        told = {"x-request-id": call.request_id}
+        if call.dropped:
+            told["x-loom-dropped"] = ", ".join(call.dropped)
+        if response is None:
+            return told
+        told["x-loom-model"] = response.model
+        told["x-loom-provider"] = str(response.metadata.get("provider", self._provider.name))
+        told["x-loom-attempts"] = str(response.attempts)
+        cost = response.usage.cost_usd
+        if cost is not None:
+            told["x-loom-cost-usd"] = f"{cost:f}"
+        left = await self.counters.left_usd(self.counters.counter(call.key), response.model)
+        if left is not None:
+            told["x-loom-budget-remaining-usd"] = left
+        return told
+
+    async def _json(self, call: Call, status: int, value: Mapping[str, Any]) -> None:
+        headers = {**_JSON, "x-request-id": call.request_id}
+        await call.line.whole(status, headers, msgspec.json.encode(value))
+
+    async def _refuse(
+        self, call: Call, error: LoomError, more: Mapping[str, str] | None = None
+    ) -> None:
+        if call.line.started:
+            # What was sent cannot be taken back; the connection is closed by the server.
+            return
+        reply = call.dialect.encode_error(error)
+        headers = {**reply.headers, "x-request-id": call.request_id, **(more or {})}
+        whose = limit_of(error)
+        if whose is not None:
+            headers["x-loom-limit"] = whose
+        if error.attempts:
+            headers["x-loom-attempts"] = str(error.attempts)
+        if error.request_id is not None:
+            headers["x-loom-upstream-request-id"] = error.request_id
+        await call.line.whole(reply.status, headers, reply.body)
+
+
+class Metrics(Protocol):
+    """Counts answers, and tells what it counted."""
+
+
+def build_gateway(**parts: Any) -> Gateway:
+    """
+    Make the application.
+
+    Args:
+        parts: As those of `Gateway`.
+
+    Returns:
+        It.
+    """
+    return Gateway(**parts)
+
+
+def _bare(path: str) -> str:
+    for prefix in _PREFIXES:
+        if path.startswith(prefix + "/"):
+            return path.removeprefix(prefix)
+    return path
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str | None:
+    given = headers.get(b"x-request-id")
+    if given is None or not 1 <= len(given) <= 128:
+        return None
+    text = given.decode("latin-1")
+    well_formed = all(letter.isalnum() or letter in "._-" for letter in text) and text.isascii()
+    return text if well_formed else None
+
+
+def _is_plain(request: ChatRequest) -> bool:
+    """Whether nothing of a history need be mended before it is sent."""
+    history = legal_history(request.messages)
+    return not history.repairs and not history.tool_ids
+
+
+def _whole(response: LLMResponse) -> bool:
+    """Whether the body is the answer, and not the last chunk of a stream."""
+    raw = response.raw_body or b""
+    return b'"chat.completion.chunk"' not in raw[:512]

@@ -1,0 +1,47 @@
+"""One request of a caller, as the gateway's parts hand it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from loom.server.gateway.dialects import DialectName
+from loom.server.gateway.keys import VirtualKey
+from loom.server.line import Line, Receive
+from loom.wire.dialect import Dialect
+
+__all__ = ["Call"]
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """
+    One request.
+
+    Attributes:
+        path: The URL's path.
+        headers: Names in lower case.
+        receive: ASGI's.
+        line: Where the answer goes.
+        dialect: The caller's, in the server's role.
+        speaks: Its name.
+        request_id: The caller's own, if it was well-formed, or ours.
+        address: The caller's; empty when it is not known.
+        began_s: Seconds of the clock's monotonic time.
+        key: Whose request it is; None: without a key.
+        model: As the caller named it; empty until it is read.
+        dropped: Fields that the asked vendor does not know, and that were left out.
+    """
+
+    path: str
+    headers: Mapping[bytes, bytes]
+    receive: Receive
+    line: Line
+    dialect: Dialect
+    speaks: DialectName
+    request_id: str
+    address: str = ""
+    began_s: float
+    key: VirtualKey | None = None
+    model: str = ""
+    dropped: tuple[str, ...] = ()

@@ -1,0 +1,149 @@
+"""What stands around the shared provider for one caller: its limits, and its money."""
+
+from __future__ import annotations
+
+import msgspec
+
+from loom.catalog.lookup import Catalog
+from loom.core.ambient import Clock
+from loom.core.provider import LLMProvider
+from loom.layers.account import Accounting
+from loom.layers.limit import Limiting
+from loom.layers.limiter import Limiter
+from loom.ledger.budgets import Budget
+from loom.ledger.contract import Ledger
+from loom.ledger.entry import Opening
+from loom.ledger.money import less
+from loom.server.gateway.keys import KeyTerms, VirtualKey
+
+__all__ = ["Counter", "Counters"]
+
+# A caller is told to come back rather than kept waiting: only a wait that nobody notices is made.
+_PATIENCE_S = 1.0
+
+
+class Counter(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A caller's way to the models.
+
+    Attributes:
+        provider: The shared provider inside of the caller's limits and budgets.
+        budgets: What its calls must fit into.
+        limiter: Its limits; None: it has none.
+        key: Whose it is; None: callers without a key.
+    """
+
+    provider: LLMProvider
+    budgets: tuple[Budget, ...] = ()
+    limiter: Limiter | None = None
+    key: VirtualKey | None = None
+
+
+class Counters:
+    """
+    Gives each caller a counter; a caller's limits outlive changes of its other terms.
+
+    Args:
+        provider: Shared: routes, retries, breaker, the vendor's own limits, prices.
+        ledger: One row for each call.
+        catalog: Prices, for what may not be spent.
+        clock: Tells the time.
+        budgets: Of the whole gateway, beside each key's own.
+    """
+
+    def __init__(
+        self,
+        provider: LLMProvider,
+        *,
+        ledger: Ledger,
+        catalog: Catalog,
+        clock: Clock,
+        budgets: tuple[Budget, ...] = (),
+    ) -> None:
+        self._provider = provider
+        self._ledger = ledger
+        self._catalog = catalog
+        self._clock = clock
+        self._budgets = budgets
+        self._by_key: dict[str, Counter] = {}
+        self._open = self._made(None, None)
+
+    def counter(self, key: VirtualKey | None) -> Counter:
+        """
+        A caller's counter.
+
+        Args:
+            key: Who calls; None: without a key.
+
+        Returns:
+            The same one, as long as the key's terms do not change.
+        """
+        if key is None:
+            return self._open
+        found = self._by_key.get(key.id)
+        if found is None or found.key is not key:
+            found = self._by_key[key.id] = self._made(key, found)
+        return found
+
+    def _made(self, key: VirtualKey | None, before: Counter | None) -> Counter:
+        provider = self._provider
+        limiter = None if key is None else _limiter(key, before)
+        if limiter is not None and key is not None:
+            who = ("gateway", key.id)
+            provider = Limiting(
+                provider,
+                limiter=limiter,
+                clock=self._clock,
+                scope=lambda: who,
+                group=lambda _: "",
+                patience_s=_PATIENCE_S,
+                learns=False,
+            )
+        budgets = self._budgets
+        if key is not None and key.budget is not None:
+            budgets = (*budgets, key.budget)
+        accounting = Accounting(
+            provider,
+            ledger=self._ledger,
+            budgets=budgets,
+            catalog=self._catalog,
+            clock=self._clock,
+            scope=(lambda: ("", "")) if key is None else (lambda: ("", key.fingerprint)),
+            client="gateway",
+        )
+        return Counter(provider=accounting, budgets=budgets, limiter=limiter, key=key)
+
+    async def left_usd(self, counter: Counter, model: str) -> str | None:
+        """
+        What a caller may still spend, by the tightest of its budgets.
+
+        Args:
+            counter: Whose.
+            model: What it asked last.
+
+        Returns:
+            US dollars as a plain number; None without a budget.
+        """
+        if not counter.budgets:
+            return None
+        tenant = "" if counter.key is None else counter.key.id
+        opening = Opening(
+            provider=self._provider.name, asked_model=model, tenant=tenant, client="gateway"
+        )
+        standings = await self._ledger.standings(opening, counter.budgets)
+        left = min(less(each.budget.limit, each.spent_usd) for each in standings)
+        return f"{max(left, type(left)(0)):f}"
+
+
+def _limiter(key: VirtualKey, before: Counter | None) -> Limiter | None:
+    limit = key.rate_limit
+    if limit is None:
+        return None
+    if before is not None and before.limiter is not None and _same_limits(before.key, key):
+        return before.limiter
+    # A minute's allowance may be used at once: evenness is a matter between gateway and vendor.
+    return Limiter(msgspec.structs.replace(limit, burst_s=limit.refill_interval_s))
+
+
+def _same_limits(old: KeyTerms | None, new: KeyTerms) -> bool:
+    return old is not None and old.rate_limit == new.rate_limit

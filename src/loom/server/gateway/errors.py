@@ -1,0 +1,75 @@
+"""Errors as a gateway's callers may see them: whose fault it is, and nothing of the other side."""
+
+from __future__ import annotations
+
+from loom.core.errors import (
+    CapacityExceeded,
+    InsufficientCredits,
+    InvalidAPIKey,
+    LimitExceeded,
+    LoomError,
+    PermissionDenied,
+    RateLimited,
+    ServiceUnavailable,
+    UpstreamAuth,
+)
+
+__all__ = ["limit_of", "outward", "unexpected"]
+
+# "Errors from upstream are cut to 2 KB and cleaned before being relayed": rule S10.
+_LONGEST = 2048
+
+
+def outward(error: LoomError) -> LoomError:
+    """
+    An error of the shared provider as its caller may see it.
+
+    A vendor that refuses the gateway's own key, or its empty purse, is the operator's trouble: a
+    caller that read 401 would blame its own key.
+
+    Args:
+        error: How the call failed.
+
+    Returns:
+        The error to answer with; the same one where nothing is hidden.
+
+    Source: the project's fault list, G9 and G10; reliability rule S10.
+    """
+    if isinstance(error, InvalidAPIKey | InsufficientCredits | PermissionDenied):
+        told = UpstreamAuth(
+            "the gateway's own access to the vendor was refused: tell its operator",
+            request_id=error.request_id,
+            provider=error.provider,
+            model=error.model,
+            attempts=error.attempts,
+            timeline=error.timeline,
+        )
+        told.__cause__ = error
+        return told
+    if len(error.message) > _LONGEST:
+        error.message = error.message[: _LONGEST - 4] + " ..."
+        error.args = (error.message,)
+    return error
+
+
+def limit_of(error: LoomError) -> str | None:
+    """
+    Whose limit a 429 is.
+
+    Args:
+        error: As it is answered.
+
+    Returns:
+        "key" for the caller's own, "upstream" for the vendor's, "capacity" when the vendor is
+        overloaded; None for everything else.
+    """
+    if isinstance(error, LimitExceeded):
+        return "key"
+    if isinstance(error, CapacityExceeded):
+        return "capacity"
+    return "upstream" if isinstance(error, RateLimited) else None
+
+
+def unexpected() -> LoomError:
+    """What a caller is told of an error that nobody foresaw; the log has the rest."""
+    return ServiceUnavailable("the gateway failed: its log says why", http_status=500)
