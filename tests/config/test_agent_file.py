@@ -192,7 +192,8 @@ def test_limits_are_those_of_the_command_line(text: str, limit: RateLimit) -> No
     [
         ("files:./data", BackendEntry(kind="files", path=Path("/somewhere/data"))),
         ("sqlite:/a/b.db", BackendEntry(kind="sqlite", path=Path("/a/b.db"))),
-        ("sqlite:///b.db", BackendEntry(kind="sqlite", path=Path("/b.db"))),
+        ("sqlite:///b.db", BackendEntry(kind="sqlite", path=Path("/somewhere/b.db"))),
+        ("sqlite:////a/b.db", BackendEntry(kind="sqlite", path=Path("/a/b.db"))),
         (
             '{at: "files:data", write: true}',
             BackendEntry(kind="files", path=Path("/somewhere/data"), write=True),

@@ -131,7 +131,7 @@ class Follower:
         Returns:
             The same.
         """
-        for result in response.tool_executions:
+        for result in () if self._terminal.json else response.tool_executions:
             self._finished(result)
         self._answer(response)
         self._close(response)

@@ -169,7 +169,7 @@ def backend_at(place: str, *, folder: Path | None = None, write: bool = False) -
         ConfigInvalid: If the file or folder cannot be used.
     """
     kind, _, where = place.partition(":")
-    text = where.removeprefix("///") if where.startswith("///") else where
+    text = where.removeprefix("///")
     path = (folder or Path()) / Path(text).expanduser()
     if kind == "sqlite":
         from loom.agent.backend_sqlite import SQLiteBackend  # noqa: PLC0415 - start-up time

@@ -251,7 +251,8 @@ def _beside(folder: Path, path: str) -> Path:
 def _backend(given: str | Mapping[str, Any], folder: Path) -> BackendEntry:
     place, write = (given, False) if isinstance(given, str) else (given["at"], given.get("write"))
     kind, _, where = place.partition(":")
-    path = _beside(folder, where.removeprefix("//"))
+    # As in a store's address: three slashes belong to it, a fourth is the path's.
+    path = _beside(folder, where.removeprefix("///"))
     return BackendEntry(
         kind="sqlite" if kind == "sqlite" else "files", path=path, write=bool(write)
     )
