@@ -340,6 +340,52 @@ def test_what_is_no_agent_at_all(
     assert words in first["message"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["tools: {}"], [(9, "spec.tools", "a list is expected")]),
+        (["limits: 3"], [(9, "spec.limits", "a mapping is expected")]),
+        (["wrong: {a: [1]}"], [(9, "spec.wrong", "unknown key")]),
+        (
+            ["tools: [{mcp: {command: x, wrong: 1}}, {mcp: 3}, word_tools.py]"],
+            [
+                (9, "spec.tools[0].mcp.wrong", "unknown key"),
+                (9, "spec.tools[1].mcp", "a mapping is expected"),
+            ],
+        ),
+        (
+            ["permissions: {deny: [a, '', b]}"],
+            [(9, "spec.permissions.deny[1]", "is empty")],
+        ),
+        (["system_prompt_file: none.md"], [(9, "spec.system_prompt_file", "there is no file")]),
+        (["backend: {at: 'files:none', write: true}"], [(9, "spec.backend", "none")]),
+    ],
+)
+def test_each_place_is_named(
+    lines: list[str], expected: list[tuple[int, str, str]], folder: Path, looms: Run
+) -> None:
+    """Also inside of lists and of what is in them; the rest is looked at all the same."""
+    head = AGENT.replace("  system_prompt: Be brief.\n", "  labels: x\n")
+    head = head.replace("  tools: [word_tools]\n", "  temperature: 9\n")
+    text = head + "".join(f"  {line}\n" for line in lines)
+    (folder / "words.yaml").write_text(text)
+    value = json.loads(looms("agent", "validate", FILE, "--json").out)
+    found = value["problems"]
+    both = [(7, "spec.labels"), (8, "spec.temperature")]
+    assert [*both, *((line, key) for line, key, _ in expected)] == [
+        (problem["line"], problem["key"]) for problem in found
+    ]
+    for (_, _, words), problem in zip(expected, found[2:], strict=True):
+        assert words in problem["message"]
+
+
+def test_no_end_of_problems(folder: Path, looms: Run) -> None:
+    """Another kind of document is not told line for line."""
+    (folder / "words.yaml").write_text("".join(f"a{n}: 1\n" for n in range(80)))
+    code, out, _ = looms("agent", "validate", FILE, "--json")
+    assert (2, 50) == (code, len(json.loads(out)["problems"]))
+
+
 def test_a_good_file_is_ok(folder: Path, looms: Run) -> None:
     """Without the code of its tools; the answer is one word."""
     (folder / "word_tools.py").write_text("raise SystemExit('this must not run')\n")

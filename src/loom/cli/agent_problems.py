@@ -91,23 +91,28 @@ def problems_of(text: str, folder: Path, *, imports: bool = False) -> list[Probl
 
 def _of_form(tree: Node) -> tuple[list[Problem], Node]:
     """Give what the format refuses, and the rest without it."""
-    found: list[Problem] = []
-    for _ in range(_MOST):
+    found: dict[str, Problem] = {}
+    for _ in range(2 * _MOST):
+        if len(found) == _MOST:
+            break
         try:
             AGENT_FORMAT.read(tree, "")
         except Misfit as misfit:
             match = _MISFIT.fullmatch(misfit.words)
             key, message = match.groups() if match else ("", misfit.words)
-            found.append(Problem(line=misfit.line, key=key, message=message))
             both = _NOT_BOTH.fullmatch(message)
             at = f"{key}.{both[2]}" if both else key
+            if at in found or (message == "is missing" and at not in _FILLED):
+                # It was taken out, or never there, and cannot be left out: so goes what it is in.
+                at = key.rpartition(".")[0]
+            found.setdefault(key, Problem(line=misfit.line, key=key, message=message))
             mended = _without(tree, at, _FILLED.get(at))
             if mended is None:
                 break
             tree = mended
         else:
             break
-    return found, tree
+    return list(found.values()), tree
 
 
 def _without(tree: Node, key: str, filled: Node | None) -> Node | None:
