@@ -18,7 +18,7 @@ import msgspec
 
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import Clock
-from loom.core.errors import InvalidRequest, LoomError
+from loom.core.errors import BudgetExceeded, InvalidRequest, LoomError
 from loom.core.provider import LLMProvider
 from loom.core.request import Attribution, ChatRequest, Verbatim
 from loom.core.response import LLMResponse
@@ -317,7 +317,9 @@ class Gateway:
             headers["x-loom-attempts"] = str(error.attempts)
         if error.request_id is not None:
             headers["x-loom-upstream-request-id"] = error.request_id
-        await call.line.whole(reply.status, headers, reply.body)
+        # OpenAI's own word for it is a 429, which its clients would try again (G8).
+        status = 402 if isinstance(error, BudgetExceeded) else reply.status
+        await call.line.whole(status, headers, reply.body)
 
 
 class Metrics(Protocol):
