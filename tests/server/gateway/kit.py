@@ -68,10 +68,9 @@ class Served:
         self._ids = itertools.count(1)
 
     def __enter__(self) -> Self:
-        self.sim.start()
-        self.client = AsyncMistral(
-            self.sim.api_key, base_url=self.sim.base_url, model=MODEL, **self._client
-        )
+        self.sim.__enter__()  # starts it, if it does not run
+        own = {"api_key": self.sim.api_key, "base_url": self.sim.base_url, "model": MODEL}
+        self.client = AsyncMistral(**{**own, **self._client})
         self.gateway = build_gateway(
             provider=self.client.provider,
             ledger=self.ledger,
