@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -233,3 +234,35 @@ async def test_close_is_cancelled_anywhere() -> None:
         assert 0 == own.open
 
     await cancel_everywhere(close)
+
+
+async def test_a_denial_that_comes_too_late_is_no_news() -> None:
+    """Who is asked says no as the run is closed: asyncio has nothing to complain of."""
+    told: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: told.append(context["message"]))
+    asked = asyncio.Event()
+
+    async def deny(_: ToolCall) -> bool:
+        asked.set()
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError:
+            return False
+        return True
+
+    @tool(approval="ask")
+    async def pay() -> str:
+        return "paid"
+
+    executor = Executor([pay], clock=FakeClock(), permissions=Permissions(ask=deny))
+    async with aclosing(executor.run([ToolCall("1", "pay", {})])) as outcomes:
+        reading = asyncio.ensure_future(anext(outcomes))
+        await asked.wait()
+        reading.cancel()
+        await asyncio.wait([reading])
+    await executor.aclose()
+    del outcomes, reading
+    gc.collect()
+
+    assert [] == told

@@ -176,11 +176,13 @@ class Batch:
         return result
 
     def _decided(self, entry: Entry, task: asyncio.Task[None]) -> None:
+        # Asked for in any case: asyncio would complain of an error that nobody looked at.
+        error = None if task.cancelled() else task.exception()
         if self._is_over:
             return
         if task.cancelled():
             self._finish(entry, failed(entry.job.call, ToolDenied("permission denied")))
-        elif (error := task.exception()) is not None:
+        elif error is not None:
             self._finish(entry, failed(entry.job.call, error))
         else:
             self.ready.append(entry)
