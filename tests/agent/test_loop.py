@@ -144,6 +144,28 @@ async def test_the_last_turn_goes_out_without_tools() -> None:
     assert "Enough." == response.content
 
 
+async def test_one_turn_is_one_request() -> None:
+    """The only request goes out without tools: there would be none to hear of them."""
+    rig = Rig(["At once."], Echo(), limits=AgentLimits(max_turns=1))
+    response = await rig.chat()
+    assert ["none"] == [request.tool_choice for request in rig.requests]
+    assert "max_turns" == response.stopped_by
+
+
+async def test_without_tools_no_limit_ends_their_use() -> None:
+    """Where there are none to use, nothing stopped anybody."""
+    rig = Rig(["At once."], limits=AgentLimits(max_turns=1))
+    assert (await rig.chat()).stopped_by is None
+
+
+async def test_a_hint_is_a_request_too() -> None:
+    """An empty answer is asked for once more only while the model may be asked."""
+    rig = Rig([one(), "", "Too late."], Echo(), limits=AgentLimits(max_turns=2))
+    response = await rig.chat()
+    assert "" == response.content
+    assert 2 == len(rig.requests)
+
+
 async def test_calls_of_an_answer_without_tools_are_left_out() -> None:
     """A model that calls a tool although it may not leaves no call without a result behind."""
     rig = Rig(

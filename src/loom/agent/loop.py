@@ -164,7 +164,8 @@ class Loop:
 
     async def _answered(self) -> AsyncGenerator[AgentEvent, None]:
         """Ask once, with a shorter conversation or answer where that is what it takes."""
-        self._tally.asking(self._gear.clock.monotonic_s())
+        offers_tools = bool(self._request.tools)
+        self._tally.asking(self._gear.clock.monotonic_s(), offers_tools=offers_tools)
         request = self._next_request()
         short = iter(_SHORT_ANSWERS)
         refused: BudgetExceeded | None = None
@@ -259,7 +260,7 @@ class Loop:
         return self._gear.parse is not None and not self._fits(self._gear.parse, response)
 
     def _may_squeeze(self, response: LLMResponse) -> bool:
-        if response.finish_reason != "model_length" or self._squeezed:
+        if response.finish_reason != "model_length" or self._squeezed or not self._tally.may_ask:
             return False
         every = (*self._request.messages, *self._log.messages[:-1])
         return self._gear.context != "error" and shrink(every) is not None
@@ -275,7 +276,7 @@ class Loop:
         return True
 
     def _ask_again(self, why: str, hint: str) -> bool:
-        if why in self._hinted:
+        if why in self._hinted or not self._tally.may_ask:
             return False
         self._hinted.add(why)
         self._hint = hint

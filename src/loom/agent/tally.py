@@ -45,6 +45,15 @@ class Tally:
         return self._limits.max_tool_executions - self._run
 
     @property
+    def may_ask(self) -> bool:
+        """Whether the model may be asked once more."""
+        return self._turns_left > 0
+
+    @property
+    def _turns_left(self) -> int:
+        return self._limits.max_turns - len(self.responses)
+
+    @property
     def ends_s(self) -> float:
         """When the turn must be over, in seconds of the clock's monotonic time."""
         return self.began_s + self._limits.deadline_s
@@ -63,14 +72,15 @@ class Tally:
         """
         self.stopped_by = self.stopped_by or reason
 
-    def asking(self, now_s: float) -> None:
+    def asking(self, now_s: float, *, offers_tools: bool) -> None:
         """
         Look at the limits before the model is asked.
 
         Args:
             now_s: Seconds of the clock's monotonic time.
+            offers_tools: Whether there are tools that it may call.
         """
-        if len(self.responses) + 1 >= self._limits.max_turns and self.results:
+        if offers_tools and self._turns_left <= 1:
             self.stop("max_turns")
         if now_s >= self.tools_end_s:
             self.stop("deadline")
