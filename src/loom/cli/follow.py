@@ -141,6 +141,9 @@ class Follower:
         """Show what there is after Ctrl-C: the text so far, and what it cost so far."""
         terminal = self._terminal
         self._stop_waiting()
+        if terminal.err.is_terminal and not terminal.json and not self._text:
+            # The terminal has written `^C` where the next line begins.
+            terminal.say("")
         usage = self._so_far("interrupted")
         if terminal.json:
             partial = {
