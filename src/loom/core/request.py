@@ -13,6 +13,7 @@ __all__ = [
     "Attribution",
     "ChatRequest",
     "Fit",
+    "Kind",
     "NamedTool",
     "Priority",
     "ResponseFormat",
@@ -51,6 +52,14 @@ ToolChoice: TypeAlias = Literal["auto", "none", "any", "required"] | NamedTool
 
 Fit: TypeAlias = Literal["error", "slide"]
 """What happens to a request beyond the model's window: an error, or its oldest turns go."""
+
+Kind: TypeAlias = Literal["chat", "fim", "embeddings"]
+"""
+What is asked for.
+
+"fim": what stands in a gap; the user's message is what stands before it, `extra["suffix"]` what
+stands behind. "embeddings": vectors; each message is a text (`core/embeddings.py`).
+"""
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +235,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         extra: Further body fields, sent as they are: for what a vendor added after this version.
         trace_parent: The tracing context that the call belongs to; None: the current one.
         verbatim: The request in its caller's own words; None: there are none.
+        kind: What is asked for: all of it has the shape of a chat, so that every layer serves it.
     """
 
     model: str
@@ -252,6 +262,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, Any] = {}
     trace_parent: Any = None
     verbatim: Verbatim | None = None
+    kind: Kind = "chat"
 
     def __repr__(self) -> str:
         """Model and sizes; never what is asked."""

@@ -122,7 +122,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
         latency_s: Seconds from the call to the end of the answer, with every attempt and wait.
         timeline: Each attempt with its times, status and charge; None if nobody kept one.
         metadata: `{"provider": ...}` and what layers add.
-        parsed: The validated value of a structured answer (`output=`); None otherwise.
+        parsed: The validated value of a structured answer (`output=`), or the
+            `EmbeddingsResponse` of a request for vectors; None otherwise.
         raw_body: The vendor's body as it came; for a stream the last chunk that said something.
             None if not kept.
     """
