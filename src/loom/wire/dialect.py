@@ -139,6 +139,35 @@ class Dialect(Protocol):
         """
 
     @abstractmethod
+    def encode_embeddings_request(self, request: EmbeddingsRequest) -> EncodedRequest:
+        """
+        The body for texts that are to become vectors.
+
+        Args:
+            request: What is asked.
+
+        Raises:
+            InvalidRequest: If the vendor has no word for it, or a value is not JSON.
+        """
+
+    @abstractmethod
+    def decode_embeddings_response(
+        self, body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
+    ) -> EmbeddingsResponse:
+        """
+        Vectors.
+
+        Args:
+            body: The reply's body.
+            headers: Its headers, names in lower case.
+            request: What was asked.
+
+        Raises:
+            MalformedReply: If it holds not one vector for each text.
+            LoomError: If it is an error body in spite of status 200.
+        """
+
+    @abstractmethod
     def decode_request(self, body: bytes) -> ChatRequest:
         """
         Server role: what a caller asks.

@@ -26,6 +26,7 @@ from loom.core.messages import Message, ReferencePart, ThinkingPart, ToolCall
 from loom.core.request import ChatRequest, Sampling
 from loom.core.response import Choice, LLMResponse, Usage
 from loom.wire.chat_completions.dialect import ChatCompletionsDialect
+from loom.wire.chat_completions.embeddings import embedding_size
 
 DIALECT = ChatCompletionsDialect()
 USAGE = Usage(input_tokens=3, output_tokens=4, total_tokens=7)
@@ -171,13 +172,10 @@ def test_vectors_are_written_as_asked() -> None:
 
 
 def test_sizes_of_vectors() -> None:
-    """Each model has its own; `dimensions` chooses another."""
-    assert (1536, 3072, 1536, 64) == (
-        embeddings().dimension,
-        embeddings(model="text-embedding-3-large").dimension,
-        embeddings(model="other").dimension,
-        embeddings(dimensions=64).dimension,
-    )
+    """Each model has its own, which a request does not name; `dimensions` chooses another."""
+    names = ("text-embedding-3-small", "text-embedding-3-large", "other")
+    assert [1536, 3072, 1536] == [embedding_size(name) for name in names]
+    assert (None, 64) == (embeddings().dimension, embeddings(dimensions=64).dimension)
     assert ("a",) == embeddings(input="a", user="u").texts
 
 

@@ -14,6 +14,7 @@ from loom.providers.scripted import ScriptedProvider, ScriptItem, Split
 from loom.server.simulator.clock import SimulatedClock
 from loom.server.simulator.exchange import CURRENT
 from loom.server.simulator.options import SimulatorOptions
+from loom.wire.chat_completions.embeddings import EMBEDDING_MODELS, embedding_size
 from loom.wire.mistral.embeddings import vector_size
 from loom.wire.mistral.request import encode_chat_request
 
@@ -64,7 +65,7 @@ class Cast:
         return HashedEmbeddings(
             seed=self._options.seed,
             split=self.splits("mistral-embed"),
-            dimension=lambda model: vector_size(model).usual,
+            dimension=_dimension,
             clock=self._clock,
         )
 
@@ -92,3 +93,7 @@ class Cast:
             return count_prompt(encode_chat_request(request), self._find(request.model)).tokens
         # The body as it came: the order of its keys counts too.
         return count_prompt(exchange.fields, exchange.card).tokens
+
+
+def _dimension(model: str) -> int:
+    return embedding_size(model) if model in EMBEDDING_MODELS else vector_size(model).usual

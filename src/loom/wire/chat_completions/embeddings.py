@@ -1,5 +1,5 @@
 """
-Embeddings as OpenAI writes them in JSON, server role.
+Embeddings as OpenAI writes them in JSON, both roles.
 
 Source: openai 3.57 `types/embedding_create_params.py` and `create_embedding_response.py`.
 """
@@ -14,12 +14,17 @@ from typing import Any
 import msgspec
 
 from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
+from loom.core.errors import InvalidRequest
+from loom.wire.chat_completions.errors import decode_error_body
 from loom.wire.chat_completions.refusals import refused
+from loom.wire.vectors import read_vectors
 
 __all__ = [
     "EMBEDDING_MODELS",
     "decode_embeddings_request",
+    "decode_embeddings_response",
     "embedding_size",
+    "encode_embeddings_request",
     "encode_embeddings_response",
 ]
 
@@ -53,6 +58,51 @@ def embedding_size(model: str) -> int:
     return _SIZES.get(model, _USUAL)
 
 
+def encode_embeddings_request(request: EmbeddingsRequest) -> dict[str, Any]:
+    """
+    A request for embeddings as JSON values; only what is set.
+
+    Args:
+        request: What is asked.
+
+    Returns:
+        The body.
+
+    Raises:
+        InvalidRequest: If numbers are wanted in a form that OpenAI does not write.
+    """
+    if request.dtype != "float":
+        raise InvalidRequest(f"OpenAI writes vectors as floats, not as {request.dtype!r}")
+    body: dict[str, Any] = {"model": request.model, "input": request.texts}
+    if request.dimension is not None:
+        body["dimensions"] = request.dimension
+    if request.as_base64:
+        body["encoding_format"] = "base64"
+    body.update(request.extra)
+    return body
+
+
+def decode_embeddings_response(
+    body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
+) -> EmbeddingsResponse:
+    """
+    Vectors from a reply.
+
+    Args:
+        body: The reply's body.
+        headers: Names in lower case.
+        request: What was asked.
+
+    Returns:
+        The vectors.
+
+    Raises:
+        MalformedReply: If it holds not one vector for each text.
+        LoomError: If it is an error body in spite of status 200.
+    """
+    return read_vectors(body, headers, request, decode_error_body)
+
+
 def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:
     """
     A request for embeddings from JSON values.
@@ -61,7 +111,7 @@ def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:
         body: The decoded body.
 
     Returns:
-        The request; one text is a list of one.
+        The request; one text is a list of one, and what was not said is not made up.
 
     Raises:
         InvalidRequest: With status 400; also for texts that were cut into tokens before: their
@@ -76,8 +126,8 @@ def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:
     if form not in ("float", "base64"):
         said = f"Invalid value: '{form}'. Supported values are: 'float' and 'base64'."
         raise refused(said, "encoding_format", "invalid_value")
-    size = given.get("dimensions", embedding_size(model))
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    size = given.get("dimensions")
+    if size is not None and (type(size) is not int or size < 1):
         said = f"Invalid value for 'dimensions' = {size}. Must be greater than 0."
         raise refused(said, "dimensions")
     return EmbeddingsRequest(

@@ -14,7 +14,12 @@ from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 from loom.wire.dialect import Dialect
 from loom.wire.encoded import EncodedRequest, ErrorReply, encode_json
-from loom.wire.mistral.embeddings import decode_embeddings_request, encode_embeddings_response
+from loom.wire.mistral.embeddings import (
+    decode_embeddings_request,
+    decode_embeddings_response,
+    encode_embeddings_request,
+    encode_embeddings_response,
+)
 from loom.wire.mistral.encoder import MistralEncoder, encode_chat_response
 from loom.wire.mistral.errors import decode_error_reply, encode_error_reply
 from loom.wire.mistral.history import legal_history
@@ -90,6 +95,16 @@ class MistralDialect(Dialect):
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LoomError:
         """The error that a reply means; it is returned, not raised."""
         return decode_error_reply(status, headers, body)
+
+    def encode_embeddings_request(self, request: EmbeddingsRequest) -> EncodedRequest:
+        """The body for texts; raises `InvalidRequest` for what cannot be written."""
+        return EncodedRequest(body=encode_json(encode_embeddings_request(request)))
+
+    def decode_embeddings_response(
+        self, body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
+    ) -> EmbeddingsResponse:
+        """Vectors; raises what `vectors.read_vectors` raises."""
+        return decode_embeddings_response(body, headers, request)
 
     def decode_request(self, body: bytes) -> ChatRequest:
         """

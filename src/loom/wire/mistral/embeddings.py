@@ -1,4 +1,4 @@
-"""Embeddings as Mistral writes them in JSON, server role (contract: section 8)."""
+"""Embeddings as Mistral writes them in JSON, both roles (contract: section 8)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ import msgspec
 
 from loom.core.embeddings import EmbeddingDtype, EmbeddingsRequest, EmbeddingsResponse
 from loom.core.response import Usage
+from loom.wire.mistral.errors import decode_error_body
+from loom.wire.vectors import read_vectors
 
-__all__ = ["VectorSize", "decode_embeddings_request", "encode_embeddings_response", "vector_size"]
+__all__ = [
+    "VectorSize",
+    "decode_embeddings_request",
+    "decode_embeddings_response",
+    "encode_embeddings_request",
+    "encode_embeddings_response",
+    "vector_size",
+]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -52,6 +61,48 @@ def vector_size(model: str) -> VectorSize:
     return next(fitting, _SIZES["mistral-embed"])
 
 
+def encode_embeddings_request(request: EmbeddingsRequest) -> dict[str, Any]:
+    """
+    A request for embeddings as JSON values; only what is set.
+
+    Args:
+        request: What is asked.
+
+    Returns:
+        The body.
+    """
+    body: dict[str, Any] = {"model": request.model, "input": request.texts}
+    if request.dimension is not None:
+        body["output_dimension"] = request.dimension
+    if request.dtype != "float":
+        body["output_dtype"] = request.dtype
+    if request.as_base64:
+        body["encoding_format"] = "base64"
+    body.update(request.extra)
+    return body
+
+
+def decode_embeddings_response(
+    body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
+) -> EmbeddingsResponse:
+    """
+    Vectors from a reply.
+
+    Args:
+        body: The reply's body.
+        headers: Names in lower case.
+        request: What was asked.
+
+    Returns:
+        The vectors.
+
+    Raises:
+        MalformedReply: If it holds not one vector for each text.
+        LoomError: If it is an error body in spite of status 200.
+    """
+    return read_vectors(body, headers, request, decode_error_body)
+
+
 def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:
     """
     A request for embeddings from JSON values.
@@ -60,13 +111,13 @@ def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:
         body: One that `check_embeddings_request` let through.
 
     Returns:
-        The request; one text is a list of one.
+        The request; one text is a list of one, and what was not said is not made up.
     """
     texts = body["input"]
     return EmbeddingsRequest(
         model=body["model"],
         texts=(texts,) if isinstance(texts, str) else tuple(texts),
-        dimension=body.get("output_dimension") or vector_size(body["model"]).usual,
+        dimension=body.get("output_dimension"),
         dtype=body.get("output_dtype", "float"),
         as_base64=body.get("encoding_format") == "base64",
     )
