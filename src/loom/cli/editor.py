@@ -53,7 +53,7 @@ def open_editor(history: History, words: Sequence[str]) -> Editor:
         The editor.
     """
     try:
-        import prompt_toolkit  # noqa: F401, PLC0415 - an extra, 150 ms
+        import prompt_toolkit  # noqa: F401, PLC0415 - an extra, 0.3 s
     except ImportError:
         return PlainEditor(history, words)
     return ToolkitEditor(history, words)
