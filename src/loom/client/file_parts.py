@@ -16,7 +16,6 @@ import msgspec
 
 from loom.agent.backend import Backend
 from loom.agent.backend_tools import backend_tools
-from loom.client.facts import provider
 from loom.client.llm import Llm
 from loom.client.tool_import import import_tools
 from loom.config.agent_file import AgentFile, BackendEntry, McpEntry, ToolRules, load_agent_file
@@ -101,6 +100,8 @@ def tools_from_file(file: AgentFile) -> list[Tool | ToolSource]:
 
 
 def _llm(file: AgentFile, changes: Mapping[str, Any]) -> Llm:
+    from loom.client.facts import provider  # noqa: PLC0415 - heavy, and `llm=` needs none of it
+
     said = {
         "model": file.model,
         "base_url": file.base_url,
