@@ -7,17 +7,17 @@ import logging
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from loom.agent.session_trouble import in_trouble, trouble_error
 from loom.core.errors import InvalidRequest
-from loom.ledger.sqlite.file import Connect, sync_commits, touch
+from loom.ledger.sqlite.file import Connect, sync_commits, touch, transaction
 
-__all__ = ["SessionFile", "Worker", "transaction"]
+__all__ = ["SessionFile", "Worker"]
 
 T = TypeVar("T")
 
@@ -223,24 +223,3 @@ def _make(connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA user_version").fetchone() == (0,):
             for statement in _SCHEMA:
                 connection.execute(statement)
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """
-    Do all or nothing, with the lock for writing from the beginning.
-
-    Args:
-        connection: Of the file.
-
-    Yields:
-        The same connection.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise

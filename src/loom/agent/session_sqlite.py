@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 
 from loom.agent.session import Entry, SessionInfo, SessionStore, check_session_id
 from loom.agent.session_entry import decode_entry, encode_entries, kind_of
-from loom.agent.session_file import SessionFile, Worker, transaction
+from loom.agent.session_file import SessionFile, Worker
 from loom.agent.session_sums import check_expected, check_page, said_in, summed, words_of
 from loom.core.ambient import Clock, SystemClock
 from loom.core.errors import ConfigInvalid
 from loom.ledger.ids import micros
 from loom.ledger.money import ZERO
-from loom.ledger.sqlite.file import Connect, plain_connect
+from loom.ledger.sqlite.file import Connect, plain_connect, transaction
 from loom.ledger.sqlite.rows import amount_of, moment
 from loom.ledger.sqlite.trouble import DamagedRow
 

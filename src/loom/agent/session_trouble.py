@@ -61,21 +61,37 @@ _STAYS: dict[SessionTrouble, tuple[str, str]] = {
 }
 
 
-def in_trouble(path: Path, error: Exception) -> LoomError:
+def in_trouble(
+    path: Path,
+    error: Exception,
+    *,
+    named: str = "the session store",
+    passing: type[LoomError] = SessionUnavailable,
+) -> LoomError:
     """
     The error that a caller gets for one of SQLite or of the machine.
 
     Args:
         path: The file.
         error: What was said.
+        named: What kind of file it is, for people.
+        passing: The error for what passes.
 
     Returns:
         The error; it names the file and what to do.
     """
-    return trouble_error(path, _kind_of(path, error), error)
+    kind = _kind_of(path, error)
+    return trouble_error(path, kind, error, named=named, passing=passing)
 
 
-def trouble_error(path: Path, trouble: SessionTrouble, cause: Exception | None = None) -> LoomError:
+def trouble_error(
+    path: Path,
+    trouble: SessionTrouble,
+    cause: Exception | None = None,
+    *,
+    named: str = "the session store",
+    passing: type[LoomError] = SessionUnavailable,
+) -> LoomError:
     """
     The error that a caller gets.
 
@@ -83,16 +99,18 @@ def trouble_error(path: Path, trouble: SessionTrouble, cause: Exception | None =
         path: The file.
         trouble: What is wrong with it.
         cause: What SQLite or the machine said.
+        named: What kind of file it is, for people.
+        passing: The error for what passes.
 
     Returns:
-        `SessionUnavailable` for what passes, `ConfigInvalid` for what somebody must correct.
+        `passing` for what passes, `ConfigInvalid` for what somebody must correct.
     """
     said = "" if cause is None else f" ({cause})"
     if trouble in _PASSES:
         what, hint = _PASSES[trouble]
-        return SessionUnavailable(f"the session store {path} {what}{said}", hint=hint, attempts=0)
+        return passing(f"{named} {path} {what}{said}", hint=hint, attempts=0)
     what, hint = _STAYS[trouble]
-    return ConfigInvalid(f"the session store {path} {what}{said}", hint=hint, attempts=0)
+    return ConfigInvalid(f"{named} {path} {what}{said}", hint=hint, attempts=0)
 
 
 def _kind_of(path: Path, error: Exception) -> SessionTrouble:
