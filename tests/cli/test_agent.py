@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -392,6 +393,18 @@ def test_a_good_file_is_ok(folder: Path, looms: Run) -> None:
     assert (0, f"{FILE}: ok\n", "") == looms("agent", "validate", FILE)
     code, out, _ = looms("agent", "validate", FILE, "--import")
     assert (2, True) == (code, f"{FILE}:8: spec.tools[0]: 'word_tools' cannot be imported" in out)
+
+
+def test_a_folder_that_is_looked_at_runs_nothing(folder: Path) -> None:
+    """Not even where it has a module that is called as one of ours; `python -m` would take it."""
+    looms = Path(sys.executable).with_name("looms")
+    for place in (folder, folder.parent):
+        for name in ("yaml", "difflib", "msgspec", "word_tools"):
+            (place / f"{name}.py").write_text("open('it_ran', 'w').close()\n")
+    words = [str(looms), "agent", "validate", FILE, "--json"]
+    done = subprocess.run(words, cwd=folder.parent, capture_output=True, check=False)
+    assert (0, b"", True) == (done.returncode, done.stderr, json.loads(done.stdout)["ok"])
+    assert not (folder.parent / "it_ran").exists()
 
 
 def test_imported_tools_are_known(folder: Path, looms: Run) -> None:

@@ -200,6 +200,17 @@ def test_on_a_terminal_somebody_is_asked(keys: str, read: str, start: Start, ser
     assert read == provider.requests[1].messages[-1].text
 
 
+def test_a_long_call_says_how_much_is_hidden(start: Start, serve: Serve) -> None:
+    """Who approves knows that there is more."""
+    call = ToolCall("abcdefghi", "delete_file", {"path": "x" * 5000})
+    serve(Message.assistant(tool_calls=(call,)), "Well.")
+    with Screen(start, "chat", "-q", "-t", "my_tools", "hi") as screen:
+        screen.until("xxxx (1,022 more characters)? [y]es")
+        screen.keys("n\r")
+        screen.until("Well.")
+        assert 0 == screen.end()
+
+
 def test_always_asks_once(start: Start, serve: Serve) -> None:
     """`a` holds for all later calls of this tool, and for no other."""
     calls = tuple(ToolCall(f"abcdefgh{n}", "delete_file", {"path": str(n)}) for n in range(3))

@@ -161,9 +161,7 @@ def _agent(
 def validate(terminal: Terminal, /, *, file: Path, imports: bool) -> None:
     """Check an agent file, and tell everything that is wrong with it."""
     from loom.cli.agent_problems import problems_of  # noqa: PLC0415 - start-up time
-    from loom.client.tool_import import importable  # noqa: PLC0415 - the same
 
-    importable(Path.cwd())
     found = problems_of(_text(file), file.absolute().parent, imports=imports)
     errors = sum(problem.level == "error" for problem in found)
     if terminal.json:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from loom.client.tool_import import import_tools, parse_tool_name
+from loom.client.tool_import import import_tools, importable, parse_tool_name
 from loom.config.agent_format import AGENT_FORMAT
 from loom.config.secrets import resolve_reference
 from loom.config.vendors import find_vendor
@@ -247,6 +247,8 @@ class _Meaning:
             yield self._problem(key, f"there is no module {first!r}{wish}")
 
     def _import(self, name: str) -> None:
+        # Only here: a folder that is only looked at must not give us its `yaml.py`.
+        importable(Path.cwd())
         found = import_tools(name, folder=self._folder)
         self._names += [tool.name for tool in found if isinstance(tool, Tool)]
 

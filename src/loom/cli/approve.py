@@ -20,7 +20,7 @@ Mode: TypeAlias = Literal["auto", "ask", "never"]
 APPROVALS: tuple[Mode, ...] = ("auto", "ask", "never")
 """The words of `--approve`."""
 
-# What cannot be read cannot be approved; more than this nobody reads.
+# What cannot be read cannot be approved; of more than this it is said how much there is.
 _MOST = 4000
 _YES, _NO, _ALWAYS = ("y", "yes"), ("", "n", "no"), ("a", "always")
 
