@@ -4,7 +4,7 @@ The composition root: which layers stand around a provider, and in which order.
 The order is said here and nowhere else, outermost first:
 
     Tracing(Accounting(Costing(FallingBack(
-        [Fitting(Retrying(Breaking(Limiting(WiredProvider)))), ...]))))
+        [Fitting(Retrying(Breaking(Limiting(ByKind(WiredProvider, ...))))), ...]))))
 
 *Tracing* is outermost, so that it tells of the whole call, with its price. *Accounting* keeps money
 free before anything is sent and writes the row of the ledger, where there is one: one row for each
@@ -14,7 +14,8 @@ are routes to fall back on; each has its own layers, for its own model, key and 
 is outside what waits: what does not fit into the model's window is not sent, and costs nothing.
 *Retrying* is outside *Breaking*, so that the breaker counts every attempt, and ends the retries
 when it opens. *Limiting* is innermost: the vendor counts every request, and an open breaker uses
-no permits.
+no permits. *ByKind* is no layer: it hands chats, gaps and texts to those who send them, so that
+all of them share the layers, and what these remember.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from loom.core.errors import ConfigInvalid
 from loom.core.model import ModelCard
 from loom.core.plan import TokenCount
 from loom.core.provider import LayerFactory, LLMProvider, compose
+from loom.core.request import Kind
 from loom.core.route import Route
 from loom.layers.account import Accounting
 from loom.layers.breaker import Breaking
@@ -45,8 +47,10 @@ from loom.layers.limit import Limiting
 from loom.layers.retry import Retrying
 from loom.layers.trace import Tracing
 from loom.layers.window import Fitting, Window
+from loom.providers.by_kind import ByKind
 from loom.providers.fallback import Branch, FallingBack
 from loom.providers.wired import Endpoint, WiredProvider
+from loom.providers.wired_embeddings import WiredEmbeddings
 from loom.transport.contract import Transport
 from loom.wire.dialect import Dialect
 
@@ -240,15 +244,20 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
         """Who answers, and the account that it is answered on."""
         if vendor.provider is not None:
             made = vendor.provider(model)
-            return made, lambda: (made.name, "")
-        endpoint = Endpoint(
-            name=vendor.name,
-            url=f"{place.address}/chat/completions",
-            headers=headers,
-            key=place.key,
-        )
-        wired = WiredProvider(endpoint, model, dialect, self.transport, self.clock)
-        return wired, lambda: endpoint.scope
+            return ByKind(made, {}), lambda: (made.name, "")
+
+        def at(path: str) -> Endpoint:
+            url = f"{place.address}/{path}"
+            return Endpoint(name=vendor.name, url=url, headers=headers, key=place.key)
+
+        endpoint, way = at("chat/completions"), (self.transport, self.clock)
+        others: dict[Kind, LLMProvider] = {
+            "embeddings": WiredEmbeddings(at("embeddings"), model, dialect, *way)
+        }
+        if vendor.infill is not None:
+            others["fim"] = WiredProvider(at("fim/completions"), model, vendor.infill(), *way)
+        wired = WiredProvider(endpoint, model, dialect, *way)
+        return ByKind(wired, others), lambda: endpoint.scope
 
     def usual(self, vendor: Vendor) -> str:
         """The model of another vendor when a route names none."""

@@ -63,6 +63,12 @@ def chat_completions(
     return ChatCompletionsDialect(limit_field=limit_field or usual)
 
 
+def _infill() -> Dialect:
+    from loom.wire.mistral.infill_dialect import InfillDialect  # noqa: PLC0415 - who asks for it pays
+
+    return InfillDialect()
+
+
 def _mistral(_own: bool) -> Dialect:  # noqa: FBT001 - as `chat_completions`
     from loom.wire.mistral.dialect import MistralDialect  # noqa: PLC0415 - who asks that vendor pays
 
@@ -84,6 +90,9 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
             empty: one must be named.
         dialect: Makes its dialect; True for the vendor itself, False for another server that
             speaks as it does.
+        embeddings_model: The model that makes vectors when nobody names one; empty: one must be
+            named.
+        infill: Makes its dialect for `/fim/completions`; None: it has no such path.
         compatible: Whether others offer its API too. Then an address is taken as it is, a server
             on this machine needs no key, and a key that was found goes to the vendor alone.
         provider: Makes what answers for a model, in place of address, key and dialect; for what
@@ -97,6 +106,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     key_name: str = ""
     model: str = ""
     dialect: Callable[[bool], Dialect] = chat_completions
+    embeddings_model: str = ""
+    infill: Callable[[], Dialect] | None = None
     compatible: bool = False
     provider: Callable[[str], LLMProvider] | None = None
 
@@ -108,6 +119,8 @@ MISTRAL = Vendor(
     console_url="https://console.mistral.ai/api-keys",
     key_name="mistral_api_key",
     dialect=_mistral,
+    embeddings_model="mistral-embed",
+    infill=_infill,
 )
 """Source: contract/mistral.md section 1."""
 
@@ -117,6 +130,7 @@ OPENAI = Vendor(
     base_url="https://api.openai.com/v1",
     console_url="https://platform.openai.com/api-keys",
     key_name="openai_api_key",
+    embeddings_model="text-embedding-3-small",
     compatible=True,
 )
 """Source: contract/providers.md; OpenAI's API reference, "Authentication"."""

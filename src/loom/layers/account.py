@@ -243,6 +243,7 @@ class Accounting(Layer):
         opening = Opening(
             provider=self.name,
             asked_model=request.model,
+            kind=request.kind,
             stream=request.stream,
             key="" if self._scope is None else self._scope()[1],
             client=self._client,

@@ -90,7 +90,7 @@ class Estimator:
             model: Under which name its model is learnt about.
 
         Returns:
-            The guess; at least one token of prompt, and one of answer.
+            The guess; at least one token of prompt, and one of answer where there is one.
         """
         if self._count is None:
             rough = _prompt_bytes(request) / BYTES_PER_TOKEN
@@ -98,6 +98,8 @@ class Estimator:
         else:
             rough, prompt = 0.0, self._count(request)
         prompt = max(1, prompt)
+        if request.kind == "embeddings":
+            return Estimate(prompt, prompt, prompt, prompt, rough)
         sampling = request.sampling
         most = (sampling.max_tokens or _MOST) * (sampling.n or 1)
         with self._lock:
@@ -190,6 +192,9 @@ def _prompt_bytes(request: ChatRequest) -> float:
             size += _AROUND + (len(content) if content.isascii() else len(content.encode()))
         else:
             size += _AROUND + _message_bytes(message)
+    if request.kind == "fim":
+        # What stands behind the gap is read too.
+        size += _json_size(request.extra)
     if request.tools:
         size += _json_size(
             [[tool.name, tool.description, tool.parameters] for tool in request.tools]

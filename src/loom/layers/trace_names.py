@@ -49,6 +49,9 @@ _SAMPLING = {
     "presence_penalty": "gen_ai.request.presence_penalty",
 }
 
+# Kinds of requests under their well-known names.
+_OPERATIONS = {"chat": "chat", "fim": "text_completion", "embeddings": "embeddings"}
+
 _PORTS = {"https": 443, "http": 80}
 
 _MICROS = Decimal(1_000_000)
@@ -80,7 +83,7 @@ def request_attributes(provider: str, request: ChatRequest) -> dict[str, Any]:
     """
     sampling = request.sampling
     found: dict[str, Any] = {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": _OPERATIONS[request.kind],
         "gen_ai.provider.name": provider_name(provider),
         "gen_ai.request.model": request.model,
     }
@@ -93,6 +96,8 @@ def request_attributes(provider: str, request: ChatRequest) -> dict[str, Any]:
         found["gen_ai.request.stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
     if sampling.n not in (None, 1):
         found["gen_ai.request.choice.count"] = sampling.n
+    if request.kind == "embeddings" and request.extra["dimension"] is not None:
+        found["gen_ai.embeddings.dimension.count"] = request.extra["dimension"]
     if request.stream:
         found["gen_ai.request.stream"] = True
     if request.reasoning_effort is not None:
@@ -113,15 +118,16 @@ def answer_attributes(response: LLMResponse) -> dict[str, Any]:
     Returns:
         Attributes: model, id, finish reasons, tokens, money, attempts.
     """
-    reasons = [choice.finish_reason or "error" for choice in response.choices]
     found: dict[str, Any] = {
         "gen_ai.response.model": response.model,
-        "gen_ai.response.finish_reasons": reasons,
         "loom.attempts": response.attempts,
         **usage_attributes(response.usage),
         **cost_attributes(response.usage),
         **server_attributes(response.timeline),
     }
+    if response.choices:
+        reasons = [choice.finish_reason or "error" for choice in response.choices]
+        found["gen_ai.response.finish_reasons"] = reasons
     if response.id:
         found["gen_ai.response.id"] = response.id
     if response.request_id is not None:

@@ -137,7 +137,7 @@ class Recorder:
         # The parent is the span that is current now: when the first event is asked for.
         # An agent names its own turn's, which is never the current one.
         self._span = instruments.tracer.start_span(
-            f"chat {request.model}",
+            f"{self._known['gen_ai.operation.name']} {request.model}",
             context=request.trace_parent,
             kind=SpanKind.CLIENT,
             attributes=self._known,

@@ -190,6 +190,10 @@ class Fitting(Layer):
         Raises:
             ContextTooLong: When the events are read: nothing was sent.
         """
+        if request.kind != "chat":
+            # The templates that are counted by are those of chats, and a text that is to become
+            # a vector has a window for itself.
+            return self.inner.stream(request)
         most = most_tokens(request)
         if most <= _room(request, self._smallest_window):
             # The inner stream itself: no event passes through this layer.

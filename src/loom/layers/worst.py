@@ -25,7 +25,8 @@ def worst_cost(request: ChatRequest, card: ModelCard | None) -> Decimal | None:
     The most that one attempt may cost; no token is counted.
 
     A prompt has at most a token for each byte, and at most the window; the answer has at most
-    `max_tokens`, the model's longest answer, or the window.
+    `max_tokens`, the model's longest answer, or the window. Of texts that are to become vectors
+    each has the window for itself, and there is no answer in tokens.
 
     Args:
         request: What is asked.
@@ -48,6 +49,8 @@ def worst_cost(request: ChatRequest, card: ModelCard | None) -> Decimal | None:
     prompt = min(most, window)
     asked = request.sampling.max_tokens
     longest = min(inf if asked is None else asked, card.max_output or inf, window)
+    if request.kind == "embeddings":
+        prompt, longest = min(most, window * len(request.messages)), 0
     if inf in (prompt, longest):
         return None
     # With "auto" the vendor chooses the tier when it answers.

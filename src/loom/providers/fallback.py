@@ -100,7 +100,7 @@ class FallingBack(LLMProvider):
         """
         request = request.begun(self._clock.monotonic_s())
         story = _Story()
-        left = list(self._branches)
+        left = self._serving(request)
         while left:
             branch = left.pop(0)
             failed: LoomError | None = None
@@ -136,13 +136,22 @@ class FallingBack(LLMProvider):
         finally:
             failed = story = None  # type: ignore[assignment] # frame and error form a ring
 
+    def _serving(self, request: ChatRequest) -> list[Branch]:
+        """The routes that may answer: all for a chat, the client's own model for the rest."""
+        first, *others = self._branches
+        if request.kind == "chat":
+            return [first, *others]
+        # Vectors of two models cannot be compared, and hardly a chat's model fills a gap.
+        alike = [one for one in others if one.model is None and one.provider.name == self.name]
+        return [first, *alike]
+
     def _asked(self, request: ChatRequest, branch: Branch, *, last: bool) -> ChatRequest:
         """The request as a route gets it."""
         changes: dict[str, object] = {}
         if branch.model is not None:
             changes["model"] = branch.model
         first_s = self._first_token_s
-        if not last and first_s is not None:
+        if not last and first_s is not None and request.kind != "embeddings":
             first_s = min(first_s, request.timeouts.first_token_s or first_s)
             if request.deadline_s is not None:
                 # A silent route must leave time for the next one.
