@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -78,6 +78,8 @@ class AgentRuntime:
         self._clock = clock
         self._dice = dice
         self._given = tuple(tools)
+        # Looked at once: to ask a protocol of a tool costs as much as all else before a turn.
+        self._sources = [each for each in self._given if isinstance(each, ToolSource)]
         self._sessions = sessions
         self._owned = owned
         self._limits = limits
@@ -162,7 +164,7 @@ class AgentRuntime:
         """
         if session is None and self._sessions is not None:
             session = new_session_id(self._dice)
-        async with self._place(session):
+        async with nullcontext() if session is None else self._place(session):
             executor = await self._ready()
             trace = self._trace(session)
             self._in_use[executor] += 1
@@ -196,20 +198,16 @@ class AgentRuntime:
         self._executor = None
         for executor in executors:
             await executor.aclose()
-        for given in self._given:
-            if isinstance(given, ToolSource):
-                await given.aclose()
+        for source in self._sources:
+            await source.aclose()
         if self._owned and self._sessions is not None:
             await self._sessions.aclose()
 
     @asynccontextmanager
-    async def _place(self, session: str | None) -> AsyncGenerator[None, None]:
+    async def _place(self, session: str) -> AsyncGenerator[None, None]:
         """Wait for the turns of the session that came before; they go in order."""
         from asyncio import Lock  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
 
-        if session is None:
-            yield
-            return
         lock, waiting = self._queues.get(session) or (Lock(), 0)
         self._queues[session] = (lock, waiting + 1)
         try:
@@ -222,6 +220,8 @@ class AgentRuntime:
 
     async def _ready(self) -> Executor:
         """The executor of the tools that there are now: a source may have others by now."""
+        if self._executor is not None and not self._sources:
+            return self._executor
         tools: list[Tool] = []
         for given in self._given:
             tools += await given.tools() if isinstance(given, ToolSource) else (given,)
@@ -298,6 +298,8 @@ class AgentRuntime:
             response.session_cost_usd,
             self._limits.warn_usd,
         )
+        if warn is None and not _log.isEnabledFor(logging.INFO):
+            return
         facts = {
             "turn_cost": "unknown" if cost is None else f"{cost:.6f}",
             "total_cost": f"{total:.6f}",
