@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
-from tests.agent.kit import Echo, Rig, Script, answer, call, calls, results
+from tests.agent.kit import MODEL, Echo, Rig, Script, answer, call, calls, results
 
 from loom.agent.events import CallCompleted, Done, ToolFinished, ToolStarted
 from loom.agent.limits import AgentLimits
 from loom.agent.response import total_usage
+from loom.agent.session_memory import MemorySessions
+from loom.agent.tally import Tally
 from loom.core.errors import (
     BudgetExceeded,
     ConfigInvalid,
@@ -28,10 +32,11 @@ from loom.core.errors import (
     ToolNotFound,
     ToolTimedOut,
 )
-from loom.core.events import TextDelta
+from loom.core.events import StreamEvent, TextDelta
 from loom.core.messages import Message, ToolCall
-from loom.core.request import NamedTool
+from loom.core.request import ChatRequest, NamedTool
 from loom.core.response import LLMResponse, Usage
+from loom.providers.scripted import ScriptedProvider
 from loom.shuttle.permission import Permissions
 from loom.testing import FakeClock
 
@@ -245,9 +250,13 @@ async def test_tools_end_in_time_for_an_answer() -> None:
     assert rig.requests[1].timeouts.total_s <= 0.05
 
 
+def refusal(attempts: int = 0) -> BudgetExceeded:
+    return BudgetExceeded("full", attempts=attempts)
+
+
 async def test_a_budget_without_room_asks_for_a_short_answer() -> None:
     """When a tool has run and the money is short, the answer is asked for in fewer tokens."""
-    script: Script = [one(), BudgetExceeded("full"), BudgetExceeded("full"), "Short."]
+    script: Script = [one(), refusal(), refusal(), "Short."]
     rig = Rig(script, Echo())
     response = await rig.chat()
     assert "Short." == response.content
@@ -260,7 +269,7 @@ async def test_a_budget_without_any_room_is_an_error_with_the_usage_so_far() -> 
     """The refusal carries what the turn has used before it."""
     script: Script = [
         answer(one(), finish="tool_calls"),
-        *(BudgetExceeded("full") for _ in range(4)),
+        *(refusal() for _ in range(4)),
     ]
     with pytest.raises(BudgetExceeded) as caught:
         await Rig(script, Echo()).chat()
@@ -271,10 +280,37 @@ async def test_a_budget_without_any_room_is_an_error_with_the_usage_so_far() -> 
 
 async def test_a_budget_that_refuses_the_first_call_is_an_error() -> None:
     """A turn that cannot begin is refused as it is."""
-    rig = Rig([BudgetExceeded("full")], Echo())
+    rig = Rig([refusal()], Echo())
     with pytest.raises(BudgetExceeded):
         await rig.chat()
     assert 1 == len(rig.requests)
+
+
+async def test_a_call_that_was_sent_before_the_budget_refused_is_not_sent_again() -> None:
+    """It failed, and may have been billed: three shorter ones would be as well."""
+    rig = Rig([one(), refusal(attempts=1), "Not asked."], Echo())
+    with pytest.raises(BudgetExceeded):
+        await rig.chat()
+    assert 2 == len(rig.requests)
+
+
+async def test_a_call_that_is_asked_again_has_what_is_left_of_the_time() -> None:
+    """The deadline is the turn's, however often a conversation is made shorter."""
+    clock = FakeClock()
+    rig = Rig([], limits=AgentLimits(deadline_s=10), clock=clock, sessions=MemorySessions())
+
+    class Slow(ScriptedProvider):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+            clock.advance(4)
+            async with aclosing(super().stream(request)) as events:
+                async for event in events:
+                    yield event
+
+    slow = Slow(["One.", ContextTooLong("too long"), "Two."], model=MODEL)
+    rig.provider = rig.runtime._provider = slow
+    await rig.chat("first", session="ann")
+    await rig.chat("second", session="ann")
+    assert [10, 10, 6] == [request.timeouts.total_s for request in slow.requests]
 
 
 async def test_an_empty_answer_is_nudged_once() -> None:
@@ -443,3 +479,15 @@ def test_a_sum_holds_every_number() -> None:
     numbers: dict[str, Any] = {name: place for place, name in enumerate(counts, 1)}
     total = total_usage([Usage(**numbers)] * 3)
     assert [3 * place for place, _ in enumerate(counts, 1)] == [getattr(total, n) for n in counts]
+
+
+def test_a_turn_adds_up_after_each_answer() -> None:
+    """The sum so far is that of all calls so far, however often it is asked for."""
+    tally = Tally(AgentLimits(), 0.0)
+    assert total_usage(()) == tally.usage
+    for tokens in (5, 0, 7):
+        usage = Usage(input_tokens=tokens, total_tokens=tokens, cost_usd=Decimal(tokens))
+        said = answer(Message.assistant("Yes."))
+        tally.responses.append(msgspec.structs.replace(said, usage=usage))
+        assert total_usage(each.usage for each in tally.responses) == tally.usage == tally.usage
+    assert (12, Decimal(12)) == (tally.usage.input_tokens, tally.usage.cost_usd)

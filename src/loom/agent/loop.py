@@ -171,7 +171,7 @@ class Loop:
         refused: BudgetExceeded | None = None
         while True:
             try:
-                async with aclosing(self._gear.provider.stream(request)) as events:
+                async with aclosing(self._gear.provider.stream(self._timed(request))) as events:
                     async for event in events:
                         if isinstance(event, Completed):
                             await self._heard(event.response)
@@ -186,6 +186,9 @@ class Loop:
                     raise
                 request = msgspec.structs.replace(request, messages=shorter)
             except BudgetExceeded as error:
+                if error.attempts:
+                    # It was sent, and failed: a shorter answer would fail, and cost, as well.
+                    raise
                 refused = refused or error
                 shorter_answer = self._cheaper(request, next(short, None))
                 if shorter_answer is None:
@@ -195,10 +198,6 @@ class Loop:
 
     def _next_request(self) -> ChatRequest:
         request, tally = self._request, self._tally
-        left_s = max(0.001, tally.ends_s - self._gear.clock.monotonic_s())
-        timeouts = request.timeouts
-        if left_s < timeouts.total_s:
-            timeouts = msgspec.structs.replace(timeouts, total_s=left_s)
         messages = (*request.messages, *self._log.messages)
         if self._squeezed:
             messages = shrink(messages) or messages
@@ -208,9 +207,15 @@ class Loop:
         choice = self._choice
         if request.tools and tally.stopped_by is not None:
             choice = "none"
-        return msgspec.structs.replace(
-            request, messages=messages, tool_choice=choice, timeouts=timeouts
-        )
+        return msgspec.structs.replace(request, messages=messages, tool_choice=choice)
+
+    def _timed(self, request: ChatRequest) -> ChatRequest:
+        """The same, with no more time than the turn has left."""
+        left_s = max(0.001, self._tally.ends_s - self._gear.clock.monotonic_s())
+        if left_s >= request.timeouts.total_s:
+            return request
+        timeouts = msgspec.structs.replace(request.timeouts, total_s=left_s)
+        return msgspec.structs.replace(request, timeouts=timeouts)
 
     def _cheaper(self, request: ChatRequest, max_tokens: int | None) -> ChatRequest | None:
         """The last answer, so short that a budget may have room for it."""
