@@ -17,7 +17,6 @@ from loom.agent.events import CallCompleted, Done, ToolFinished, ToolStarted
 from loom.agent.limits import AgentLimits
 from loom.agent.response import total_usage
 from loom.agent.session_memory import MemorySessions
-from loom.agent.tally import Tally
 from loom.core.errors import (
     BudgetExceeded,
     ConfigInvalid,
@@ -479,15 +478,3 @@ def test_a_sum_holds_every_number() -> None:
     numbers: dict[str, Any] = {name: place for place, name in enumerate(counts, 1)}
     total = total_usage([Usage(**numbers)] * 3)
     assert [3 * place for place, _ in enumerate(counts, 1)] == [getattr(total, n) for n in counts]
-
-
-def test_a_turn_adds_up_after_each_answer() -> None:
-    """The sum so far is that of all calls so far, however often it is asked for."""
-    tally = Tally(AgentLimits(), 0.0)
-    assert total_usage(()) == tally.usage
-    for tokens in (5, 0, 7):
-        usage = Usage(input_tokens=tokens, total_tokens=tokens, cost_usd=Decimal(tokens))
-        said = answer(Message.assistant("Yes."))
-        tally.responses.append(msgspec.structs.replace(said, usage=usage))
-        assert total_usage(each.usage for each in tally.responses) == tally.usage == tally.usage
-    assert (12, Decimal(12)) == (tally.usage.input_tokens, tally.usage.cost_usd)

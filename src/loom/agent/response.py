@@ -99,6 +99,8 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
         they have the same one, and `estimated` is True when one was.
     """
     each = list(usages)
+    if len(each) == 1:
+        return msgspec.structs.replace(each[0], service_tier=None)
     costs = [usage.cost_usd for usage in each]
     known = [cost for cost in costs if cost is not None]
     prices = [usage.price for usage in each]

@@ -298,7 +298,8 @@ class AgentRuntime:
             response.session_cost_usd,
             self._limits.warn_usd,
         )
-        if warn is None and not _log.isEnabledFor(logging.INFO):
+        is_dear = warn is not None and total - (cost or 0) < warn <= total
+        if not is_dear and not _log.isEnabledFor(logging.INFO):
             return
         facts = {
             "turn_cost": "unknown" if cost is None else f"{cost:.6f}",
@@ -310,8 +311,7 @@ class AgentRuntime:
             "session": response.session or "",
         }
         _log.info("Turn completed", extra=facts)
-        before = total - (cost or 0)
-        if warn is not None and before < warn <= total:
+        if is_dear:
             _log.warning(
                 "Session cost exceeds threshold",
                 extra={**facts, "threshold": f"{warn:.6f}"},

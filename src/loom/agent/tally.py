@@ -29,6 +29,8 @@ class Tally:
         self._limits = limits
         self._argument_errors = 0
         self._run = 0
+        self._summed = 0
+        self._usage: Usage | None = None
         self.began_s = began_s
         self.responses: list[LLMResponse] = []
         self.results: list[ToolResult] = []
@@ -37,7 +39,12 @@ class Tally:
     @property
     def usage(self) -> Usage:
         """The sum over all calls so far."""
-        return total_usage(response.usage for response in self.responses)
+        # Asked for after each answer: what was added up before is not added up again.
+        new = [response.usage for response in self.responses[self._summed :]]
+        if new or self._usage is None:
+            self._usage = total_usage(new if self._usage is None else (self._usage, *new))
+            self._summed = len(self.responses)
+        return self._usage
 
     @property
     def tools_left(self) -> int:
