@@ -64,9 +64,10 @@ _WORDS = ClosingWords()
 class _Turn:
     """An assistant's turn that calls tools, and what came after it."""
 
-    def __init__(self, calls: tuple[ToolCall, ...], begun: frozenset[int]) -> None:
+    def __init__(self, entries: Sequence[Entry], place: int, calls: tuple[ToolCall, ...]) -> None:
         self.calls = calls
-        self.begun = begun
+        self._entries = entries
+        self._place = place
         self.results: dict[int, Message] = {}
         self.after: list[Message] = []
 
@@ -78,10 +79,15 @@ class _Turn:
                 self.results[position] = message
                 return
 
-    def open(self) -> Iterator[OpenCall]:
-        for position, call in enumerate(self.calls):
-            if position not in self.results:
-                yield OpenCall(call=call, position=position, begun=position in self.begun)
+    def open(self) -> list[OpenCall]:
+        if len(self.results) == len(self.calls):
+            return []
+        begun = _begun(self._entries, self._place, self.calls)
+        return [
+            OpenCall(call=call, position=position, begun=position in begun)
+            for position, call in enumerate(self.calls)
+            if position not in self.results
+        ]
 
     def told(self, *, over: bool) -> Iterator[Message]:
         """Give the results in the order of the calls; once the turn is over, of every call."""
@@ -107,7 +113,7 @@ def messages_of(entries: Sequence[Entry]) -> tuple[Message, ...]:
     Returns:
         The conversation; calls of its last turn may be open.
     """
-    return _read(entries)[0]
+    return _read(entries)[0] if entries else ()
 
 
 def open_calls(entries: Sequence[Entry]) -> tuple[OpenCall, ...]:
@@ -122,7 +128,7 @@ def open_calls(entries: Sequence[Entry]) -> tuple[OpenCall, ...]:
     Returns:
         In the order of the calls; () when somebody spoke after the turn: it is over then.
     """
-    return _read(entries)[1]
+    return _read(entries)[1] if entries else ()
 
 
 def settled(entries: Sequence[Entry], words: ClosingWords = _WORDS) -> tuple[Message, ...]:
@@ -158,9 +164,11 @@ def _read(entries: Sequence[Entry]) -> tuple[tuple[Message, ...], tuple[OpenCall
             if turn is not None:
                 told += turn.told(over=True)
             # A stored turn is over: nobody goes on from its text.
-            told.append(msgspec.structs.replace(message, prefix=False))
+            told.append(
+                msgspec.structs.replace(message, prefix=False) if message.prefix else message
+            )
             calls = message.tool_calls
-            turn = _Turn(calls, _begun(entries, place, calls)) if calls else None
+            turn = _Turn(entries, place, calls) if calls else None
         elif message.role == "tool":
             if turn is not None:
                 turn.take(message)

@@ -73,10 +73,17 @@ class Log:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the model is told, oldest first."""
-        since = self.entries[self._mark :]
-        if any(isinstance(entry, Condensed | Withdrawn) for entry in since):
-            return messages_of(self.entries)
+        left = max(0, self._mark - len(self._entries))
+        since = [*self._entries[self._mark :], *self._waiting[left:]]
+        for entry in since:
+            if isinstance(entry, Condensed | Withdrawn):
+                return messages_of(self.entries)
         return (*self._before, *messages_of(since))
+
+    @property
+    def before(self) -> tuple[Message, ...]:
+        """What the model was told before this turn."""
+        return self._before
 
     @property
     def open_calls(self) -> tuple[OpenCall, ...]:

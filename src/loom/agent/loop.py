@@ -22,7 +22,7 @@ import msgspec
 
 from loom.agent.context import shrink
 from loom.agent.events import AgentEvent, CallCompleted, Done, ToolFinished, ToolStarted
-from loom.agent.history import OpenCall, messages_of
+from loom.agent.history import OpenCall
 from loom.agent.limits import AgentLimits, ContextPolicy
 from loom.agent.log import Log
 from loom.agent.response import AgentResponse
@@ -107,7 +107,7 @@ class Loop:
         self._request = request
         self._tally = tally
         self._since = since
-        self._before = len(messages_of(log.entries[:since]))
+        self._before = len(log.before)
         # What only the next request holds: it is no part of the conversation.
         self._hint: str | None = None
         self._hinted: set[str] = set()
