@@ -183,6 +183,25 @@ async def test_after_a_crash_nothing_is_done_twice(kind: str, tmp_path: Path) ->
     await store.aclose()
 
 
+@pytest.mark.parametrize(
+    ("gives", "at", "told"),
+    [("done", ToolFinished, "done"), (asyncio.Event(), ToolStarted, "interrupted")],
+    ids=["ended", "begun"],
+)
+async def test_after_a_crash_the_same_call_is_not_run_for_its_twin(
+    gives: Any, at: type, told: str
+) -> None:
+    """Of calls that are the same one runs: it began before the crash, and stands for both."""
+    store = MemorySessions()
+    twins = calls(call("abcdefgh1", "echo", n=1), call("abcdefgh2", "echo", n=1))
+    await broken_off(store, [twins], Echo(gives=gives), at=at)
+    tool = Echo()
+    again = Rig(["Done."], tool, sessions=store)
+    await again.chat("", session="ann")
+    assert [] == tool.inputs
+    assert [True, True] == [told in text for text in results(again.requests[0].messages)]
+
+
 async def test_a_repeatable_tool_is_run_again() -> None:
     """A tool that says so may be run twice, and its result is real."""
     store = MemorySessions()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeAlias
 
 import msgspec
 
 from loom.agent.condense import condensing_point, is_long, summary_of
-from loom.agent.history import OpenCall, messages_of, settled
+from loom.agent.history import ClosingWords, OpenCall, messages_of, settled
 from loom.agent.log import Log
 from loom.agent.loop import Gear, Loop
 from loom.agent.session import Condensed, Said
 from loom.agent.tally import Tally
 from loom.core.errors import InvalidRequest
-from loom.core.messages import Message
+from loom.core.messages import Message, Part
 from loom.core.request import ChatRequest, ToolSpec
 from loom.shuttle.executor import Executor
+from loom.shuttle.identical import call_key
 
 __all__ = ["Ask", "Turn", "begin_turn"]
 
@@ -106,15 +107,42 @@ def _request(
 
 
 def _left(log: Log, executor: Executor) -> tuple[OpenCall, ...]:
-    """The calls of a broken turn that may still run; the others get their results."""
+    """
+    The calls of a broken turn that may still run; the others get their results.
+
+    What began before the break may have been done, and nothing is done twice: nor is a call that
+    is the same as one that began, for of those one runs, and all get its result.
+    """
+    given = _given(log)
+    begun = {call_key(each.call) for each in log.open_calls if each.begun}
     left: list[OpenCall] = []
-    for each, message in zip(log.open_calls, settled(log.entries), strict=True):
-        # Begun before the break: it may have been done, and nothing is done twice.
-        if each.begun and not getattr(executor.tool(each.call.name), "repeatable", False):
-            log.hold(Said(message=message))
+    for each in log.open_calls:
+        call, key = each.call, call_key(each.call)
+        if key in given:
+            log.hold(Said(message=Message.tool(call, given[key])))
+        elif key in begun and not getattr(executor.tool(call.name), "repeatable", False):
+            log.hold(Said(message=Message.tool(call, ClosingWords().begun)))
         else:
             left.append(each)
     return tuple(left)
+
+
+def _given(log: Log) -> dict[Hashable, str | tuple[Part, ...]]:
+    """What the calls of the last answer gave that have results, by what they are."""
+    messages = log.messages
+    places = [place for place, message in enumerate(messages) if message.tool_calls]
+    if not places:
+        return {}
+    waiting = {each.position for each in log.open_calls}
+    calls = [
+        call
+        for position, call in enumerate(messages[places[-1]].tool_calls)
+        if position not in waiting
+    ]
+    results = [message for message in messages[places[-1] + 1 :] if message.role == "tool"]
+    return {
+        call_key(call): result.content or "" for call, result in zip(calls, results, strict=True)
+    }
 
 
 async def _condensed(gear: Gear, log: Log, request: ChatRequest, tally: Tally) -> int:

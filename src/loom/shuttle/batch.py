@@ -14,6 +14,7 @@ from loom.core.ambient import Clock
 from loom.core.errors import ToolDenied, ToolError
 from loom.core.messages import ToolCall
 from loom.shuttle.approval import Approvals
+from loom.shuttle.identical import call_key
 from loom.shuttle.permission import Verdict
 from loom.shuttle.result import ToolResult, failed
 from loom.shuttle.threads import GRACE_S, WorkerThreads
@@ -94,7 +95,7 @@ class Batch:
         """
         met: dict[Any, Entry | ToolResult] = {}
         for call in calls:
-            key = _key(call)
+            key = call_key(call)
             known = met.get(key)
             if known is None:
                 met[key] = self._admitted(call, prepare)
@@ -234,26 +235,3 @@ async def end_tasks(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
 
 def _repeated(result: ToolResult, call: ToolCall) -> ToolResult:
     return msgspec.structs.replace(result, call=call, repeated=True)
-
-
-def _key(call: ToolCall) -> Any:
-    """Equal for calls of one tool whose arguments are equal as JSON values."""
-    text = call.arguments if not call.input and call.problem else ""
-    try:
-        key = (call.name, _canonical(call.input), text)
-        hash(key)
-    except (TypeError, RecursionError):
-        # It is no JSON, and equal to nothing.
-        return object()
-    return key
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, bool):
-        # True is 1 to Python, and not to JSON.
-        return ("boolean", value)
-    if isinstance(value, dict):
-        return frozenset((name, _canonical(item)) for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return tuple(_canonical(item) for item in value)
-    return value
