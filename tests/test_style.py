@@ -71,7 +71,7 @@ def secret(text: str) -> Iterator[str]:
     """Find what looks like a real key: a known prefix, or 32 mixed characters after `key =`."""
     known = re.compile(
         r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_\w{36}|\bsk-\w{32,}"
-        r"|\bhvs\.\w{24,}|\bxox[abprs]-[\w-]{10,}"
+        r"|\bloom_sk_[0-9A-Za-z]{36}\b|\bhvs\.\w{24,}|\bxox[abprs]-[\w-]{10,}"
     )
     assigned = re.compile(
         r"(?i)(?:key|secret|token|password)\"?\s*[:=]\s*[\"']?([A-Za-z0-9]{32})\b"

@@ -156,6 +156,21 @@ def test_other_terms_that_make_no_sense() -> None:
         key(models=("a",) * 101)
 
 
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"models": ("loom_sk_12345",)},
+        {"tags": {"a": "LOOM_SK_12345"}},
+        {"tags": {"loom_sk_12": ""}},
+    ],
+)
+def test_a_key_that_was_given_as_a_term_is_not_kept(terms: dict[str, Any]) -> None:
+    """Somebody mixed up the options; it would stand in the file in clear."""
+    with pytest.raises(ConfigInvalid, match="begins like a key") as caught:
+        key(**terms)
+    assert "12345" not in str(caught.value)
+
+
 def test_a_budget_is_that_of_the_key() -> None:
     """Whatever it was made for, its sum is that of the tenant, and the tenant is the key."""
     terms = KeyTerms(budget=Budget(limit_usd="20", period="month", per="client"))

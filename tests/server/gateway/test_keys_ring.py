@@ -92,16 +92,16 @@ async def test_new_keys_and_revoked_ones_are_seen_within_a_second(
     """The clock is moved by less than one, and nobody asks for it."""
     kept = store.create("kept", actor="ann")
     for made in (store.create("a", actor="ann"), store.create("b", actor="ann")):
-        await _half_a_second(clock, lambda made=made: lets_in(ring, bearer(made)))  # type: ignore[misc] # one of the loop
+        await _one_look(clock, lambda made=made: lets_in(ring, bearer(made)))  # type: ignore[misc] # one of the loop
         store.revoke(made.key.id, actor="ann")
         assert lets_in(ring, bearer(made))
-        await _half_a_second(clock, lambda made=made: not lets_in(ring, bearer(made)))  # type: ignore[misc] # one of the loop
+        await _one_look(clock, lambda made=made: not lets_in(ring, bearer(made)))  # type: ignore[misc] # one of the loop
     store.update("kept", {"rpm": 7}, actor="ann")
-    await _half_a_second(clock, lambda: 7 == ring.admit(bearer(kept)).rpm)
+    await _one_look(clock, lambda: 7 == ring.admit(bearer(kept)).rpm)
     assert LOOK_S < 1
 
 
-async def _half_a_second(clock: FakeClock, done: Callable[[], bool]) -> None:
+async def _one_look(clock: FakeClock, done: Callable[[], bool]) -> None:
     await _real(lambda: clock.sleepers == 1)
     clock.advance(LOOK_S)
     await _real(done)
@@ -326,16 +326,35 @@ async def test_trouble_keeps_the_keys_of_the_last_look(
         # Another file in its place: the ring must open it, and cannot.
         other.replace(path)
         for _ in range(3):
-            await _half_a_second(clock, lambda: ring.trouble is not None)
+            await _one_look(clock, lambda: ring.trouble is not None)
         assert isinstance(ring.trouble, KeysUnavailable)
         assert made.key == ring.admit(bearer(made))
         failing.clear()
-        await _half_a_second(clock, lambda: ring.trouble is None)
+        await _one_look(clock, lambda: ring.trouble is None)
         assert ["b"] == [key.name for key in ring.keys]
         assert not lets_in(ring, bearer(made))
     told = [record.getMessage().partition(":")[0] for record in caplog.records]
     assert 1 == told.count("The keys of the last look hold")
     assert 1 == told.count("The file of keys can be read again")
+
+
+async def test_nothing_stops_the_looking(path: Path, clock: FakeClock) -> None:
+    """An error that nobody foresaw is logged, and the next look is made."""
+
+    class Faulty(KeyWatch):
+        faults = 1
+
+        def look(self) -> tuple[VirtualKey, ...] | None:
+            if self.faults < 1:
+                self.faults += 1
+                raise ZeroDivisionError
+            return super().look()
+
+    watch = Faulty(path)
+    async with KeyRing(watch, host="127.0.0.1", clock=clock) as ring:
+        watch.faults = 0
+        await _one_look(clock, lambda: ring.trouble is not None)
+        await _one_look(clock, lambda: ring.trouble is None)
 
 
 async def test_a_gateway_does_not_begin_with_a_file_that_it_cannot_read(path: Path) -> None:

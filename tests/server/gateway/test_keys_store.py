@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loom.core.errors import ConfigInvalid, InvalidRequest, KeysUnavailable
@@ -237,7 +237,7 @@ def test_a_file_that_is_not_ours(tmp_path: Path) -> None:
         KeyStore(file).create("a", actor="ann")
     raw(newer, "PRAGMA user_version = 9")
     wrong.write_text("no database at all, and long enough to be looked at\n" * 50)
-    raw(damaged, 'UPDATE keys SET terms = \'{"rpm": "many"}\'')
+    raw(damaged, "UPDATE keys SET terms = ?", '{"rpm": "many"}')
     for file, said in [
         (ledger, "of another program"),
         (newer, "newer version"),
@@ -251,6 +251,19 @@ def test_a_file_that_is_not_ours(tmp_path: Path) -> None:
             KeyStore(file).list() if file is damaged else KeyStore(file).create("b", actor="ann")
         assert caught.value.hint
         assert before == (file.read_bytes() if file.is_file() else b"")
+
+
+@pytest.mark.parametrize(
+    "terms",
+    ["", "{", "[]", '{"rpm": 0}', '{"models": ["[a]"]}', '{"budget": {"limit_usd": "-1"}}',
+     '{"budget": {"limit_usd": 1.5, "period": "year"}}', '{"expires_at": "soon"}', b"\xff"],
+)  # fmt: skip
+def test_a_damaged_row_lets_nobody_in(store: KeyStore, path: Path, terms: object) -> None:
+    """It is not read as a key without limits: the file is damaged, and says so."""
+    store.create("a", actor="ann")
+    raw(path, "UPDATE keys SET terms = ?", terms)
+    with pytest.raises(ConfigInvalid, match="is damaged"):
+        store.list()
 
 
 def test_a_ledger_is_no_file_of_keys(store: KeyStore, path: Path) -> None:
@@ -326,6 +339,7 @@ TERMS = st.builds(
 )
 
 
+@settings(max_examples=25)  # each syncs a file several times
 @given(st.lists(TERMS, min_size=1, max_size=4))
 def test_any_terms_come_back(tmp_path_factory: pytest.TempPathFactory, terms: list[Any]) -> None:
     """As they were made, and as they were changed."""

@@ -89,6 +89,10 @@ class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigInvalid(
                     f"a key's {name} is a whole number of at least 1, not {value!r}"
                 )
+        if any(
+            "loom_sk_" in text.lower() for text in (*self.models, *self.tags, *self.tags.values())
+        ):
+            raise ConfigInvalid("a model or a tag begins like a key: mind which option is which")
         if self.expires_at is not None and self.expires_at.tzinfo is None:
             raise ConfigInvalid("a key's expires_at has a time zone: give UTC")
         if self.budget is not None:

@@ -19,7 +19,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, Self
 
 from loom.core.ambient import Clock, SystemClock
-from loom.core.errors import InvalidAPIKey, LimitExceeded, LoomError
+from loom.core.errors import InvalidAPIKey, KeysUnavailable, LimitExceeded, LoomError
 from loom.server.gateway.keys import ADMIN, ANYONE, VirtualKey, open_door
 from loom.server.gateway.keys_failures import Failures
 from loom.server.gateway.keys_text import digest_of
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOK_S", "KeyRing"]
 
-LOOK_S = 0.5
-"""How often the file is looked at, in seconds: with the look itself it is less than one."""
+LOOK_S = 0.25
+"""How often the file is looked at, in seconds: one look may fail, and the second is kept."""
 
 _log = logging.getLogger("loom.keys")
 
@@ -181,6 +181,9 @@ class KeyRing:
                 if self.trouble is None:
                     _log.error("The keys of the last look hold: %s", error)
                 self.trouble = error
+            except Exception:  # noqa: BLE001 - who stops looking never hears of a revocation
+                _log.exception("An unexpected error while looking at the keys")
+                self.trouble = KeysUnavailable("the keys cannot be read", attempts=0)
             else:
                 if self.trouble is not None:
                     _log.info("The file of keys can be read again")

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from loom.core.errors import ConfigInvalid
 from loom.ledger.budgets import Budget, Period
 from loom.ledger.ids import clean, micros
 from loom.ledger.sqlite.rows import moment
@@ -273,6 +274,8 @@ def _terms_json(terms: KeyTerms) -> str:
 def _key(row: tuple[Any, ...]) -> VirtualKey:
     try:
         key_id, name, digest, terms, created, revoked = row
+        if not isinstance(digest, bytes):
+            raise TypeError("its hash is a text")  # noqa: TRY301 - as all else that is wrong here
         kept = _TERMS.decode(terms)
         fields = {field: getattr(kept, field) for field in _KeptTerms.__struct_fields__}
         if kept.budget is not None:
@@ -285,7 +288,7 @@ def _key(row: tuple[Any, ...]) -> VirtualKey:
             created_at=moment(created),
             revoked_at=None if revoked is None else moment(revoked),
         )
-    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
+    except (msgspec.MsgspecError, ConfigInvalid, ValueError, TypeError, OverflowError) as error:
         raise DamagedRow(f"the row of a key is not as it was written: {error}") from None
 
 
