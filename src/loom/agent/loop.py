@@ -128,10 +128,22 @@ class Loop:
         Raises:
             LoomError: What ends the turn without an answer; `.partial` has the usage so far.
         """
+        calls = tuple(each.call for each in left)
+        positions = tuple(each.position for each in left)
         try:
-            async with aclosing(self._steps(left)) as events:
-                async for event in events:
-                    yield event
+            while True:
+                if calls:
+                    async with aclosing(self._executed(calls, positions)) as events:
+                        async for event in events:
+                            yield event
+                async with aclosing(self._answered()) as answers:
+                    async for event in answers:
+                        yield event
+                response = self._tally.responses[-1]
+                calls = self._calls(response)
+                positions = tuple(range(len(calls)))
+                if not calls and not await self._goes_on(response):
+                    break
         except ContentBlocked as error:
             self._tally.told(error)
             if self._log.kept > self._since:
@@ -141,23 +153,6 @@ class Loop:
         except LoomError as error:
             self._tally.told(error)
             raise
-
-    async def _steps(self, left: tuple[OpenCall, ...]) -> AsyncGenerator[AgentEvent, None]:
-        calls = tuple(each.call for each in left)
-        positions = tuple(each.position for each in left)
-        while True:
-            if calls:
-                async with aclosing(self._executed(calls, positions)) as events:
-                    async for event in events:
-                        yield event
-            async with aclosing(self._answered()) as answers:
-                async for event in answers:
-                    yield event
-            response = self._tally.responses[-1]
-            calls = self._calls(response)
-            positions = tuple(range(len(calls)))
-            if not calls and not await self._goes_on(response):
-                break
         yield Done(self._response())
 
     # --- asking the model --------------------------------------------------------------------
