@@ -22,7 +22,7 @@ def relay(*pieces: bytes, choices: int = 1) -> tuple[bytes, RelayDecoder, int]:
     for piece in pieces:
         for event in decoder.feed(piece):
             assert isinstance(event, Relayed)
-            assert event.data.endswith((b"\n\n", b"\r\n\r\n"))
+            assert event.data.endswith((b"\n\n", b"\n\r\n", b"\r\r"))
             out += event.data
             said += event.said
     return out, decoder, said
@@ -73,15 +73,28 @@ def test_an_error_in_the_stream_is_raised_and_not_handed_on() -> None:
     """The caller is told in his own dialect, once."""
     text = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
     error = b'data: {"object": "error", "message": "broken", "type": "x", "code": 1}\n\n'
-    out, decoder, _ = relay(text, text + error)
+    for pieces in ((text, text + error + text), (text + text + error,)):
+        out, decoder, _ = relay(*pieces)
+        assert text + text == out
+        with pytest.raises(LoomError, match="broken"):
+            decoder.finish()
+
+
+def test_an_error_behind_the_end_is_told_once() -> None:
+    """The last word of the answer goes on, the error behind it does not."""
+    chunk = b'{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}'
+    text = b"data: " + chunk + b"\n\n"
+    error = b'data: {"object": "error", "message": "broken", "type": "x", "code": 1}\n\n'
+    out, decoder, _ = relay(text + error)
     assert text == out
     with pytest.raises(LoomError, match="broken"):
         decoder.finish()
 
 
-def test_carriage_returns_end_events_too() -> None:
-    """A relay that writes CRLF is handed on as it writes."""
-    event = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\r\n\r\n'
-    out, _, said = relay(event[:20], event[20:] + event)
-    assert event + event == out
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n"])
+def test_carriage_returns_end_events_too(end: bytes) -> None:
+    """A relay that writes CRLF, or CR, is handed on as it writes, comments with LF before it."""
+    event = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}' + end
+    out, _, said = relay(event[:20], event[20:] + b": ping\n\n" + event)
+    assert event + b": ping\n\n" + event == out
     assert 2 == said

@@ -9,13 +9,20 @@ was said) comes out of the dialect's own decoder: there is no second reading of 
 
 from __future__ import annotations
 
+import copy
+import re
+
+from loom.core.errors import LoomError
 from loom.core.events import Relayed, StreamEvent, TextDelta, ThinkingDelta, ToolCallDelta
 from loom.core.response import LLMResponse, Partial
 from loom.wire.dialect import ChatDecoder
 
 __all__ = ["RelayDecoder"]
 
-_DONE = b"data: [DONE]"
+_DONE = re.compile(rb"data: ?\[DONE\]\s*\Z")
+# Two ends of lines, each of which may be LF, CRLF or CR (WHATWG HTML, "Parsing an event stream").
+_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_EVENT = re.compile(rb".*?(?:\r\n|\n|\r(?!\n)){2}", re.DOTALL)
 
 
 class RelayDecoder(ChatDecoder):
@@ -28,7 +35,9 @@ class RelayDecoder(ChatDecoder):
 
     def __init__(self, decoder: ChatDecoder) -> None:
         self._decoder = decoder
+        self._fresh = copy.copy(decoder)
         self._rest = b""
+        self._answer: LLMResponse | None = None
 
     @property
     def complete(self) -> bool:  # type: ignore[override]  # a property stands for the attribute
@@ -60,27 +69,35 @@ class RelayDecoder(ChatDecoder):
             One `Relayed` with the whole events, or nothing.
 
         Raises:
-            LoomError: As the dialect's decoder; whole events before it are lost with the stream.
+            LoomError: As the dialect's decoder: with events before it, it is raised by `finish`.
         """
         read = self._decoder.feed(data)
-        if self._decoder.complete and not self._decoder.finished:
-            # The vendor sent an error: `finish` raises it, and it is told in the caller's words.
-            return []
         whole = self._rest + data if self._rest else data
-        end = whole.rfind(b"\n\n")
-        if end < 0:
-            end = whole.rfind(b"\r\n\r\n")
-            size = 4
-        else:
-            size = 2
-        if end < 0:
-            self._rest = whole
-            return []
-        out, self._rest = whole[: end + size], whole[end + size :]
-        done = out.rfind(_DONE)
-        if done >= 0 and not out[done + len(_DONE) :].strip():
-            out = out[:done]
+        end = _end_of_events(whole)
+        out, self._rest = whole[:end], whole[end:]
+        if self._decoder.complete:
+            out = self._ended(out)
         return [Relayed(out, _said(read))] if out else []
+
+    def _ended(self, out: bytes) -> bytes:
+        """The last events, without the sentinel, and without an error and what is behind it."""
+        try:
+            self._answer = self._decoder.finish()
+        except LoomError:
+            # `finish` raises it again, and it is told in the caller's words.
+            out = self._before_error(out)
+        sentinel = _DONE.search(out)
+        return out if sentinel is None else out[: sentinel.start()]
+
+    def _before_error(self, out: bytes) -> bytes:
+        before = 0
+        for event in _EVENT.finditer(out):
+            try:
+                self._fresh.feed(event[0])
+            except LoomError:
+                break
+            before = event.end()
+        return out[:before]
 
     def finish(self) -> LLMResponse:
         """
@@ -92,11 +109,17 @@ class RelayDecoder(ChatDecoder):
         Raises:
             LoomError: What the stream said, or that it was cut.
         """
-        return self._decoder.finish()
+        return self._answer or self._decoder.finish()
 
     def partial(self) -> Partial:
         """What has arrived so far."""
         return self._decoder.partial()
+
+
+def _end_of_events(data: bytes) -> int:
+    """Where the last whole event ends; 0 without one."""
+    marks = _ENDS if b"\r" in data else _ENDS[:1]
+    return max((place + len(mark) for mark in marks if (place := data.rfind(mark)) >= 0), default=0)
 
 
 def _said(events: list[StreamEvent]) -> int:
@@ -110,5 +133,3 @@ def _said(events: list[StreamEvent]) -> int:
             case _:
                 pass
     return said
-
-
