@@ -32,8 +32,10 @@ __all__ = ["ChatCompletionsEncoder", "encode_chat_response"]
 
 _encode = msgspec.json.Encoder().encode
 
-# Characters of a call's arguments in a piece: about a token or two.
+# Characters of a call's arguments in a piece: about a token or two. What comes at once leaves in
+# no more pieces than this: each has 200 bytes around it.
 _PIECE = 8
+_MOST_PIECES = 64
 
 # Words that OpenAI's own clients check for; ours on the left.
 _REASONS = {
@@ -197,7 +199,8 @@ class ChatCompletionsEncoder:
             function = {"name": event.name, "arguments": ""}
             deltas.append({"id": event.id, "type": "function", "function": function})
         text = event.arguments
-        pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+        size = max(_PIECE, -(-len(text) // _MOST_PIECES))
+        pieces = (text[start : start + size] for start in range(0, len(text), size))
         deltas.extend({"function": {"arguments": piece}} for piece in pieces)
         calls = ({"tool_calls": [{"index": event.index, **delta}]} for delta in deltas)
         return b"".join(self._chunk(event.choice, call) for call in calls)
