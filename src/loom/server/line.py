@@ -46,8 +46,8 @@ class Line:
             status: The HTTP status.
             headers: Names in lower case.
         """
-        self.started = True
         raw = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+        self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def piece(self, data: bytes) -> None:
