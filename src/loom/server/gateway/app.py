@@ -9,7 +9,7 @@ dialect, with a request id.
 
 from __future__ import annotations
 
-import logging
+import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -26,8 +26,8 @@ from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
 from loom.server.gateway.caller import Call
 from loom.server.gateway.counter import Counters
-from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for, refused_fields
-from loom.server.gateway.errors import limit_of, outward, unexpected
+from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for
+from loom.server.gateway.errors import limit_of, log_unexpected, outward, unexpected
 from loom.server.gateway.keys import VirtualKey, allows, check_request
 from loom.server.gateway.relay import Relay
 from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
@@ -44,8 +44,10 @@ BODY_BYTES = 8 * 1024 * 1024
 
 _JSON = {"content-type": "application/json"}
 _PREFIXES = ("/openai", "/mistral")
-
-_log = logging.getLogger("loom.gateway")
+_METHODS = ("POST", "GET", "HEAD")
+_CARD = "/v1/models/"
+# What a vendor says may stand in a header: one line, of letters that every client reads.
+_NOT_IN_HEADERS = re.compile(r"[^\x21-\x7e]+")
 
 
 class Ring(Protocol):
@@ -141,8 +143,8 @@ class Gateway:
             await self._refuse(call, error)
         except RecursionError:
             await self._refuse(call, InvalidRequest("the body is nested too deeply"))
-        except Exception:  # noqa: BLE001 - the outermost border
-            _log.exception("an unexpected error in %s", call.path)
+        except Exception as error:  # noqa: BLE001 - the outermost border
+            log_unexpected(error, call.request_id)
             await self._refuse(call, unexpected())
 
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Call:
@@ -165,13 +167,14 @@ class Gateway:
     async def _routed(self, call: Call, method: str) -> None:
         path = call.path
         found = (self._posts if method == "POST" else self._gets).get(path)
-        if found is not None and method in ("POST", "GET", "HEAD"):
+        if found is not None and method in _METHODS:
             await found(call)
             return
-        if path.startswith("/v1/models/") and method == "GET":
-            await self._model(call, path.removeprefix("/v1/models/"))
+        is_card = path.startswith(_CARD) and path != _CARD
+        if is_card and method in ("GET", "HEAD"):
+            await self._model(call, path.removeprefix(_CARD))
             return
-        known = path in self._posts or path in self._gets
+        known = path in self._posts or path in self._gets or is_card
         status = 405 if known else 404
         allowed = {"allow": "POST" if path in self._posts else "GET"} if known else {}
         said = f"{method[:16]} is not allowed here" if known else "there is no such path"
@@ -203,13 +206,7 @@ class Gateway:
     def _prepared(self, call: Call, asked: ChatRequest, body: bytes) -> ChatRequest:
         """The request as the shared provider gets it."""
         vendor = self._provider.name
-        lost = refused_fields(asked, vendor)
-        if lost:
-            raise InvalidRequest(
-                f"{', '.join(map(repr, lost))}: the model that answers here cannot do that;"
-                " leave it out"
-            )
-        request, call.dropped = fitted_for(asked, vendor)
+        request, call.dropped = fitted_for(asked, call.speaks, vendor)
         key = call.key
         if key is not None:
             request = check_request(key, request)
@@ -227,7 +224,7 @@ class Gateway:
         except LoomError as error:
             raise outward(error) from None
         headers = {**_JSON, **await self._told(call, response)}
-        if request.verbatim is not None and response.raw_body is not None and _whole(response):
+        if response.raw_body is not None and _as_it_came(request, response):
             body = response.raw_body
         else:
             body = call.dialect.encode_response(response)
@@ -287,12 +284,14 @@ class Gateway:
             told["x-loom-dropped"] = ", ".join(call.dropped)
         if response is None:
             return told
-        told["x-loom-model"] = response.model
+        told["x-loom-model"] = _in_a_header(response.model)
         told["x-loom-provider"] = str(response.metadata.get("provider", self._provider.name))
         told["x-loom-attempts"] = str(response.attempts)
         cost = response.usage.cost_usd
         if cost is not None:
             told["x-loom-cost-usd"] = f"{cost:f}"
+        if response.usage.estimated:
+            told["x-loom-usage"] = "estimated"
         left = await self.counters.left_usd(self.counters.counter(call.key), response.model)
         if left is not None:
             told["x-loom-budget-remaining-usd"] = left
@@ -316,7 +315,7 @@ class Gateway:
         if error.attempts:
             headers["x-loom-attempts"] = str(error.attempts)
         if error.request_id is not None:
-            headers["x-loom-upstream-request-id"] = error.request_id
+            headers["x-loom-upstream-request-id"] = _in_a_header(error.request_id)
         # OpenAI's own word for it is a 429, which its clients would try again (G8).
         status = 402 if isinstance(error, BudgetExceeded) else reply.status
         await call.line.whole(status, headers, reply.body)
@@ -361,7 +360,16 @@ def _is_plain(request: ChatRequest) -> bool:
     return not history.repairs and not history.tool_ids
 
 
-def _whole(response: LLMResponse) -> bool:
-    """Whether the body is the answer, and not the last chunk of a stream."""
-    raw = response.raw_body or b""
-    return b'"chat.completion.chunk"' not in raw[:512]
+def _as_it_came(request: ChatRequest, response: LLMResponse) -> bool:
+    """Whether the body is in the caller's dialect, and the answer, not the chunk of a stream."""
+    verbatim, raw = request.verbatim, response.raw_body or b""
+    return (
+        verbatim is not None
+        and response.metadata.get("provider", verbatim.dialect) == verbatim.dialect
+        and b'"chat.completion.chunk"' not in raw
+        and b'"delta":' not in raw
+    )
+
+
+def _in_a_header(text: str) -> str:
+    return _NOT_IN_HEADERS.sub("?", text)[:256]

@@ -6,6 +6,7 @@ import msgspec
 
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import Clock
+from loom.core.errors import LoomError
 from loom.core.provider import LLMProvider
 from loom.layers.account import Accounting
 from loom.layers.limit import Limiting
@@ -122,7 +123,8 @@ class Counters:
             model: What it asked last.
 
         Returns:
-            US dollars as a plain number; None without a budget.
+            US dollars as a plain number; None without a budget, and while the ledger cannot be
+            read: an answer that was paid for is not kept back for a number beside it.
         """
         if not counter.budgets:
             return None
@@ -130,7 +132,10 @@ class Counters:
         opening = Opening(
             provider=self._provider.name, asked_model=model, tenant=tenant, client="gateway"
         )
-        standings = await self._ledger.standings(opening, counter.budgets)
+        try:
+            standings = await self._ledger.standings(opening, counter.budgets)
+        except LoomError:
+            return None
         left = min(less(each.budget.limit, each.spent_usd) for each in standings)
         return f"{max(left, type(left)(0)):f}"
 

@@ -20,32 +20,111 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from loom.core.request import ChatRequest
+from loom.core.errors import InvalidRequest
+from loom.core.request import ChatRequest, Sampling
 
-__all__ = ["DialectName", "dialect_of", "fitted_for", "refused_fields"]
+__all__ = ["FIELDS", "DialectName", "Fate", "dialect_of", "fitted_for"]
 
 DialectName: TypeAlias = Literal["openai", "mistral"]
 
 _NAMED: dict[bytes, DialectName] = {b"openai": "openai", b"mistral": "mistral"}
 
-# What OpenAI knows and Mistral refuses with 422 (contract/mistral.md section 2, "extra_forbidden"),
-# and what becomes of it. Every other field has the same meaning under its own name
-# (`max_completion_tokens` -> `max_tokens`, `seed` -> `random_seed`, `developer` -> `system`), or
-# means nothing to the answer.
-_UNKNOWN_TO_MISTRAL = frozenset(
-    {
-        "audio", "logit_bias", "logprobs", "modalities", "moderation", "prompt_cache_options",
-        "prompt_cache_retention", "safety_identifier", "store", "top_logprobs", "user", "verbosity",
-        "web_search_options",
-    }
-)  # fmt: skip
-# Which of them changes what the caller gets: to leave it out would be another answer.
-_NOT_TO_BE_DROPPED = frozenset({"audio", "modalities", "web_search_options"})
-# Consumed here: the gateway asks for usage itself.
-_CONSUMED = frozenset({"stream_options"})
+Fate: TypeAlias = Literal["translated", "dropped", "refused", "consumed"]
+"""
+What becomes of a field that another vendor is asked with.
 
-_UNKNOWN_TO_OPENAI = ("prompt_mode", "guardrails", "safe_prompt")
-_NOT_SAMPLED_BY_OPENAI = ("min_tokens", "top_k", "repetition_penalty")
+"translated": it has the same meaning there, under its own name or another one. "dropped": it means
+nothing there, and is named in the header `x-loom-dropped`. "refused": without it the answer would
+be another one, so the caller is told to leave it out. "consumed": the gateway obeys it itself.
+"""
+
+# A row for every field of the vendor's request; a test compares them with the official SDKs.
+FIELDS: Mapping[DialectName, Mapping[str, Fate]] = {
+    # What OpenAI knows, for Mistral, which refuses other fields with 422 (contract/mistral.md
+    # section 2, "extra_forbidden").
+    "openai": {
+        "audio": "refused",
+        "frequency_penalty": "translated",
+        "function_call": "translated",  # tool_choice
+        "functions": "translated",  # tools
+        "logit_bias": "dropped",
+        "logprobs": "dropped",
+        "max_completion_tokens": "translated",  # max_tokens
+        "max_tokens": "translated",
+        "messages": "translated",
+        "metadata": "translated",
+        "modalities": "refused",
+        "model": "translated",
+        "moderation": "dropped",
+        "n": "translated",
+        "parallel_tool_calls": "translated",
+        "prediction": "translated",
+        "presence_penalty": "translated",
+        "prompt_cache_key": "translated",
+        "prompt_cache_options": "dropped",
+        "prompt_cache_retention": "dropped",
+        "reasoning_effort": "translated",
+        "response_format": "translated",
+        "safety_identifier": "dropped",
+        "seed": "translated",  # random_seed
+        "service_tier": "translated",  # where Mistral has such a tier
+        "stop": "translated",
+        "store": "dropped",
+        "stream": "translated",
+        "stream_options": "consumed",
+        "temperature": "translated",
+        "tool_choice": "translated",
+        "tools": "translated",
+        "top_logprobs": "dropped",
+        "top_p": "translated",
+        "user": "dropped",
+        "verbosity": "dropped",
+        "web_search_options": "refused",
+    },
+    # What Mistral knows, for OpenAI.
+    "mistral": {
+        "frequency_penalty": "translated",
+        "guardrails": "refused",
+        "logprobs": "dropped",  # an answer in Mistral's shape has no place for them
+        "max_tokens": "translated",  # max_completion_tokens
+        "messages": "translated",
+        "metadata": "translated",
+        "min_tokens": "dropped",
+        "model": "translated",
+        "n": "translated",
+        "parallel_tool_calls": "translated",
+        "prediction": "translated",
+        "presence_penalty": "translated",
+        "prompt_cache_key": "translated",
+        "prompt_logprobs": "dropped",
+        "prompt_mode": "dropped",
+        "random_seed": "translated",  # seed
+        "reasoning_effort": "translated",
+        "repetition_penalty": "dropped",
+        "response_format": "translated",
+        "safe_prompt": "refused",
+        "service_tier": "translated",
+        "stop": "translated",
+        "stream": "translated",
+        "stream_options": "consumed",
+        "temperature": "translated",
+        "tool_choice": "translated",
+        "tools": "translated",
+        "top_k": "dropped",
+        "top_logprobs": "dropped",
+        "top_p": "translated",
+        "top_prompt_logprobs": "dropped",
+    },
+}
+
+# Tiers of the same price. Source: contract/mistral.md section 2; openai 3.57
+# `completion_create_params.py`.
+_TIERS: Mapping[DialectName, Mapping[str, str]] = {
+    "openai": {"auto": "auto", "default": "standard_only"},
+    "mistral": {"auto": "auto", "standard_only": "default"},
+}
+_IN_SAMPLING = frozenset(field.name for field in msgspec.structs.fields(Sampling))
+_IN_REQUEST = frozenset(field.name for field in msgspec.structs.fields(ChatRequest))
 
 
 def dialect_of(path: str, headers: Mapping[bytes, bytes]) -> DialectName:
@@ -71,62 +150,80 @@ def dialect_of(path: str, headers: Mapping[bytes, bytes]) -> DialectName:
     return "openai"
 
 
-def fitted_for(request: ChatRequest, vendor: str) -> tuple[ChatRequest, tuple[str, ...]]:
+def fitted_for(
+    request: ChatRequest, speaks: DialectName, vendor: str
+) -> tuple[ChatRequest, tuple[str, ...]]:
     """
     A request without what a vendor does not know.
 
     Args:
         request: As the caller's dialect was read.
+        speaks: That dialect.
         vendor: Who is asked, for example "mistral".
 
     Returns:
         The request, and the fields that were left out, by the names of their own dialect. The
-        same request when there are none.
+        same request when there is nothing to change.
+
+    Raises:
+        InvalidRequest: If there is a field without which the answer would be another one.
     """
-    if vendor == "mistral":
-        return _for_mistral(request)
-    if vendor == "openai":
-        return _for_openai(request)
-    return request, ()
-
-
-def refused_fields(request: ChatRequest, vendor: str) -> tuple[str, ...]:
-    """
-    Fields without which the answer would be another one, and that the vendor does not know.
-
-    Args:
-        request: As the caller's dialect was read.
-        vendor: Who is asked.
-
-    Returns:
-        Their names; () when there are none.
-    """
-    if vendor != "mistral":
-        return ()
-    return tuple(name for name in request.extra if name in _NOT_TO_BE_DROPPED)
-
-
-def _for_mistral(request: ChatRequest) -> tuple[ChatRequest, tuple[str, ...]]:
-    extra = request.extra
-    gone = [name for name in extra if name in _UNKNOWN_TO_MISTRAL]
-    if not gone and not any(name in _CONSUMED for name in extra):
+    if vendor == speaks:
+        return _with_usage(request, vendor), ()
+    if vendor not in FIELDS:
         return request, ()
-    left = {
-        name: value
-        for name, value in extra.items()
-        if name not in _UNKNOWN_TO_MISTRAL and name not in _CONSUMED
-    }
-    return msgspec.structs.replace(request, extra=left), tuple(sorted(gone))
+    dropped: list[str] = []
+    refused: list[str] = []
+    for name, fate in FIELDS[speaks].items():
+        if fate == "dropped" and _value(request, name) is not None:
+            dropped.append(name)
+        elif fate == "refused" and _value(request, name):
+            refused.append(name)
+    if refused:
+        raise InvalidRequest(
+            f"{', '.join(map(repr, refused))}: the model that answers here cannot do that;"
+            " leave it out",
+            attempts=0,
+        )
+    return _without(request, speaks, dropped)
 
 
-def _for_openai(request: ChatRequest) -> tuple[ChatRequest, tuple[str, ...]]:
+def _value(request: ChatRequest, name: str) -> Any:
+    if name in _IN_SAMPLING:
+        return getattr(request.sampling, name)
+    return getattr(request, name) if name in _IN_REQUEST else request.extra.get(name)
+
+
+def _without(
+    request: ChatRequest, speaks: DialectName, dropped: list[str]
+) -> tuple[ChatRequest, tuple[str, ...]]:
     changes: dict[str, Any] = {}
-    gone = [name for name in _UNKNOWN_TO_OPENAI if getattr(request, name) is not None]
-    changes.update(dict.fromkeys(gone))
-    unsampled = [n for n in _NOT_SAMPLED_BY_OPENAI if getattr(request.sampling, n) is not None]
+    tier = request.service_tier
+    if tier is not None:
+        changes["service_tier"] = _TIERS[speaks].get(tier)
+        if changes["service_tier"] is None:
+            dropped.append("service_tier")
+    unsampled: dict[str, Any] = dict.fromkeys(name for name in dropped if name in _IN_SAMPLING)
     if unsampled:
-        nothing: dict[str, Any] = dict.fromkeys(unsampled)
-        changes["sampling"] = msgspec.structs.replace(request.sampling, **nothing)
+        changes["sampling"] = msgspec.structs.replace(request.sampling, **unsampled)
+    fates = FIELDS[speaks]
+    # What is refused is here only where it says nothing, as `false` does.
+    gone = [name for name in request.extra if fates.get(name, "translated") != "translated"]
+    if gone:
+        left = {name: value for name, value in request.extra.items() if name not in gone}
+        changes["extra"] = left
+    for name in fates:
+        if fates[name] in ("dropped", "refused") and name in _IN_REQUEST:
+            changes[name] = None
+    changes = {name: value for name, value in changes.items() if value != _value(request, name)}
     if not changes:
         return request, ()
-    return msgspec.structs.replace(request, **changes), tuple(sorted([*gone, *unsampled]))
+    return msgspec.structs.replace(request, **changes), tuple(sorted(dropped))
+
+
+def _with_usage(request: ChatRequest, vendor: str) -> ChatRequest:
+    """The same request, of a stream that tells what it used: OpenAI tells it only when asked."""
+    if vendor != "openai" or "stream_options" not in request.extra:
+        return request
+    options = {**request.extra["stream_options"], "include_usage": True}
+    return msgspec.structs.replace(request, extra={**request.extra, "stream_options": options})

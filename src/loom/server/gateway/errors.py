@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+
 from loom.core.errors import (
     CapacityExceeded,
     InsufficientCredits,
@@ -14,7 +17,9 @@ from loom.core.errors import (
     UpstreamAuth,
 )
 
-__all__ = ["limit_of", "outward", "unexpected"]
+__all__ = ["limit_of", "log_unexpected", "outward", "unexpected"]
+
+_log = logging.getLogger("loom.gateway")
 
 # "Errors from upstream are cut to 2 KB and cleaned before being relayed": rule S10.
 _LONGEST = 2048
@@ -73,3 +78,16 @@ def limit_of(error: LoomError) -> str | None:
 def unexpected() -> LoomError:
     """What a caller is told of an error that nobody foresaw; the log has the rest."""
     return ServiceUnavailable("the gateway failed: its log says why", http_status=500)
+
+
+def log_unexpected(error: Exception, request_id: str) -> None:
+    """
+    Write an error that nobody foresaw into the log: where it happened, and not what it says.
+
+    Args:
+        error: Its words may quote a prompt or a key; they are left out.
+        request_id: Whose request it was.
+    """
+    frames = traceback.format_tb(error.__traceback__)
+    name = type(error).__name__
+    _log.error("an unexpected %s, request %s\n%s", name, request_id, "".join(frames))

@@ -11,7 +11,6 @@ the layers below write it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeAlias
@@ -24,7 +23,7 @@ from loom.core.events import NOTICES, Completed, Relayed, StreamEvent
 from loom.core.response import LLMResponse
 from loom.providers.whole import events_of
 from loom.server.gateway.caller import Call
-from loom.server.gateway.errors import outward, unexpected
+from loom.server.gateway.errors import log_unexpected, outward, unexpected
 from loom.wire.dialect import ChatEncoder
 
 __all__ = ["DRAINS_AT_ONCE", "DRAIN_S", "Relay", "Told"]
@@ -37,8 +36,6 @@ DRAINS_AT_ONCE = 32
 
 _DONE = b"data: [DONE]\n\n"
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
-
-_log = logging.getLogger("loom.gateway")
 
 Told: TypeAlias = Callable[[Call, LLMResponse | None], Awaitable[dict[str, str]]]
 """Gives the headers of an answer; without a response: of one that has only begun."""
@@ -114,10 +111,10 @@ class Relay:
             if not passage.begun:
                 raise
             await passage.fail(outward(error))
-        except Exception:
+        except Exception as error:
             if not passage.begun:
                 raise
-            _log.exception("an unexpected error in the middle of a stream")
+            log_unexpected(error, call.request_id)
             await passage.fail(unexpected())
 
     async def _watch(self, call: Call, passage: _Passage, task: asyncio.Task[None] | None) -> None:
