@@ -73,8 +73,10 @@ class Approver:
 
     async def _answer(self, call: ToolCall) -> Verdict:
         _forget_typed()
+        whole = call_text(call, most=sys.maxsize)
+        hidden = f" ({len(whole) - _MOST:,} more characters)" if len(whole) > _MOST else ""
         while True:
-            self._terminal.question(f"Run {call_text(call, most=_MOST)}? [y]es, [n]o, [a]lways: ")
+            self._terminal.question(f"Run {whole[:_MOST]}{hidden}? [y]es, [n]o, [a]lways: ")
             line = await _read_line()
             word = line.strip().lower()
             if word in _ALWAYS:
