@@ -721,3 +721,45 @@ async def test_a_denied_tool_is_denied() -> None:
 
     assert ["error: permission denied"] * 2 == [one.content for one in found]
     assert [ToolDenied, ToolDenied] == [type(one.error) for one in found]
+
+
+def test_a_limit_for_all_ends_what_runs() -> None:
+    """When it is over what is done is told, what runs is ended, and the rest is not begun."""
+
+    async def main(clock: LoopClock) -> None:
+        ended: list[float] = []
+
+        @tool
+        async def wait(seconds: float) -> str:
+            try:
+                await clock.sleep(seconds)
+            finally:
+                ended.append(seconds)
+            return f"{seconds:g}"
+
+        executor = Executor([wait], clock=clock, max_parallel=2)
+        calls = [call("wait", f"c{s}", seconds=s) for s in (1, 9, 8, 7)]
+        began_s = clock.monotonic_s()
+        async with aclosing(executor.run(calls, limit_s=5)) as found:
+            seen = [event async for event in found]
+
+        assert [("c1", "1")] == [(e.call.id, e.content) for e in seen if isinstance(e, ToolResult)]
+        assert ["c1", "c9", "c8"] == [e.call.id for e in seen if isinstance(e, ToolBegun)]
+        assert [1, 8, 9] == sorted(ended)
+        assert pytest.approx(5) == clock.monotonic_s() - began_s
+        assert 1 == len(asyncio.all_tasks())
+
+    in_virtual_time(main)
+
+
+async def test_no_time_at_all_begins_nothing() -> None:
+    """Calls that cannot run are told why, though there is no time; others have no result."""
+    executor = Executor([echo], clock=FakeClock())
+    calls = [call("echo", text="a"), call("nosuch", "c2")]
+
+    async with aclosing(executor.run(calls, limit_s=0)) as found:
+        seen = [event async for event in found]
+
+    (only,) = seen
+    assert isinstance(only, ToolResult)
+    assert isinstance(only.error, ToolNotFound)

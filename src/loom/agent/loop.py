@@ -288,33 +288,58 @@ class Loop:
         self, calls: tuple[ToolCall, ...], positions: tuple[int, ...]
     ) -> AsyncGenerator[AgentEvent, None]:
         """Run an answer's calls; each has its result in the log when this ends."""
-        results: dict[int, ToolResult] = {}
         refused = self._refused(calls)
-        for index, result in refused.items():
-            results[index] = result
+        for result in refused.values():
             yield ToolFinished(result)
-        running = [index for index in range(len(calls)) if index not in results]
-        begun = 0
+        running = [index for index in range(len(calls)) if index not in refused]
+        results, begun = dict(refused), 0
         async with aclosing(self._outcomes([calls[index] for index in running])) as outcomes:
-            async for outcome in outcomes:
+            last: ToolCall | None = None
+            while (outcome := await self._next(outcomes, last)) is not None:
+                at = _place(outcome.call, calls, running, results)
                 if isinstance(outcome, ToolBegun):
-                    begun += 1
-                    at = _place(outcome.call, calls, running, results)
-                    name = outcome.call.name
-                    await self._log.add(
-                        Begun(call_id=outcome.call.id, name=name, position=positions[at])
-                    )
-                    self._tool_began(outcome.call)
-                    yield ToolStarted(outcome.call)
+                    begun, last = begun + 1, outcome.call
+                    name = last.name
+                    await self._log.add(Begun(call_id=last.id, name=name, position=positions[at]))
+                    self._tool_began(last)
+                    yield ToolStarted(last)
                 else:
-                    results[_place(outcome.call, calls, running, results)] = outcome
+                    results[at], last = outcome, None
                     self._tool_ended(outcome)
                     await self._keep(outcome)
                     yield ToolFinished(outcome)
-        every = [results[index] for index in range(len(calls))]
-        for index in refused:
-            await self._keep(results[index])
-        self._tally.ran(every, begun)
+        for late in self._late(calls, results):
+            self._tool_ended(late)
+            await self._keep(late)
+            yield ToolFinished(late)
+        for result in refused.values():
+            await self._keep(result)
+        self._tally.ran([results[index] for index in range(len(calls))], begun)
+
+    def _outcomes(self, calls: list[ToolCall]) -> AsyncGenerator[ToolBegun | ToolResult, None]:
+        left_s = self._tally.tools_end_s - self._gear.clock.monotonic_s()
+        return self._gear.executor.run(calls, limit_s=left_s)
+
+    async def _next(
+        self, outcomes: AsyncGenerator[ToolBegun | ToolResult, None], begun: ToolCall | None
+    ) -> ToolBegun | ToolResult | None:
+        trace = self._gear.trace
+        if trace is None:
+            return await anext(outcomes, None)
+        # The tool that was told of begins in this step, inside its span.
+        with trace.within(begun):
+            return await anext(outcomes, None)
+
+    def _late(
+        self, calls: tuple[ToolCall, ...], results: dict[int, ToolResult]
+    ) -> list[ToolResult]:
+        """Give a result to each call that has none: the time for tools was over before."""
+        late = [index for index in range(len(calls)) if index not in results]
+        words = "error: timed out: the time for this turn is over; answer with what you have"
+        for index in late:
+            self._tally.stop("deadline")
+            results[index] = ToolResult(call=calls[index], content=words, error=ToolTimedOut(words))
+        return [results[index] for index in late]
 
     def _tool_began(self, call: ToolCall) -> None:
         trace = self._gear.trace
@@ -333,33 +358,6 @@ class Loop:
 
     async def _keep(self, result: ToolResult) -> None:
         await self._log.add(Said(message=result.message))
-
-    async def _outcomes(
-        self, calls: list[ToolCall]
-    ) -> AsyncGenerator[ToolBegun | ToolResult, None]:
-        """What the executor does, as long as there is time for tools."""
-        waiting = list(calls)
-        trace, begun = self._gear.trace, None
-        async with aclosing(self._gear.executor.run(calls)) as outcomes:
-            while waiting:
-                left_s = self._tally.tools_end_s - self._gear.clock.monotonic_s()
-                if trace is None:
-                    outcome = await _next(outcomes, left_s)
-                else:
-                    # The tool that was told of begins in this step, inside its span.
-                    with trace.within(begun):
-                        outcome = await _next(outcomes, left_s)
-                if outcome is None:
-                    break
-                begun = outcome.call if isinstance(outcome, ToolBegun) else None
-                if isinstance(outcome, ToolResult):
-                    waiting = [call for call in waiting if call is not outcome.call]
-                yield outcome
-        if waiting:
-            self._tally.stop("deadline")
-        for call in waiting:
-            words = "error: timed out: the time for this turn is over; answer with what you have"
-            yield ToolResult(call=call, content=words, error=ToolTimedOut(words))
 
     def _refused(self, calls: tuple[ToolCall, ...]) -> dict[int, ToolResult]:
         """The calls that may not run, with the results that say why."""
@@ -417,16 +415,3 @@ def _cut_off(call: ToolCall) -> ToolResult:
         " arguments"
     )
     return ToolResult(call=call, content=words, error=ToolArgumentsInvalid(words))
-
-
-async def _next(
-    outcomes: AsyncGenerator[ToolBegun | ToolResult, None], limit_s: float
-) -> ToolBegun | ToolResult | None:
-    """The next outcome; None at the end, or when the time is over (the tools are ended then)."""
-    from asyncio import timeout  # noqa: PLC0415 - asyncio brings ssl: 25 ms for an import of loom
-
-    try:
-        async with timeout(max(0.0, limit_s)):
-            return await anext(outcomes, None)
-    except TimeoutError:
-        return None

@@ -61,6 +61,7 @@ class Batch:
         results: What has come, and was not handed on yet.
         ready: Who may begin, in order.
         running: How many run now.
+        is_late: Whether the time for all of them is over.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Batch:
         self.results: deque[ToolResult] = deque()
         self.ready: deque[Entry] = deque()
         self.running = 0
+        self.is_late = False
+        self._timer: asyncio.TimerHandle | None = None
         self._clock = clock
         self._threads = threads
         self._approvals = approvals
@@ -115,6 +118,18 @@ class Batch:
         self.running += 1
         entry.job.begin(self._threads, lambda _: self._ended(entry))
 
+    def expire_in(self, limit_s: float) -> None:
+        """
+        Let the time run for all calls.
+
+        Args:
+            limit_s: In seconds; not above 0: it is over.
+        """
+        if limit_s > 0:
+            self._timer = asyncio.get_running_loop().call_later(limit_s, self._expire)
+        else:
+            self.is_late = True
+
     async def news(self) -> None:
         """Wait until something is ready, or has a result."""
         await self._news.wait()
@@ -149,6 +164,8 @@ class Batch:
     async def close(self) -> None:
         """Cancel everything, and wait for its end; what comes now is no result."""
         self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
         for task in await end_tasks(self.cancel()):
             self._left(task)
 
@@ -188,6 +205,10 @@ class Batch:
         else:
             self.ready.append(entry)
             self._news.set()
+
+    def _expire(self) -> None:
+        self.is_late = True
+        self._news.set()
 
     def _ended(self, entry: Entry) -> None:
         self.running -= 1

@@ -147,7 +147,9 @@ class Executor:
         found = self._tools.get(name)
         return None if found is None else found.tool
 
-    async def run(self, calls: Sequence[ToolCall]) -> AsyncGenerator[ToolBegun | ToolResult, None]:
+    async def run(
+        self, calls: Sequence[ToolCall], *, limit_s: float | None = None
+    ) -> AsyncGenerator[ToolBegun | ToolResult, None]:
         """
         Run the calls of one answer.
 
@@ -156,10 +158,13 @@ class Executor:
 
         Args:
             calls: In the order of the answer.
+            limit_s: How long all of them may take, in seconds; None: any time. When it is over
+                what runs is ended, and nothing more begins.
 
         Yields:
             A `ToolBegun` before each tool that really begins (none for calls that are repeated,
-            denied, unknown or invalid), and one `ToolResult` for each call, as they complete.
+            denied, unknown or invalid), and one `ToolResult` for each call, as they complete; none
+            for those that had none when the limit was over.
 
         Raises:
             RuntimeError: After `aclose`.
@@ -170,12 +175,16 @@ class Executor:
         self._batches.add(batch)
         left = len(calls)
         try:
+            if limit_s is not None:
+                batch.expire_in(limit_s)
             batch.admit(calls, self._prepared)
             while left:
                 if batch.results:
                     # First: what is done is told, and written down, before more is begun.
                     left -= 1
                     yield batch.results.popleft()
+                elif batch.is_late:
+                    break
                 elif batch.ready and (self._ends() or batch.running < self._max_parallel):
                     entry = batch.ready.popleft()
                     if not self._ends():
