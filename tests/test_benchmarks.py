@@ -162,3 +162,18 @@ def test_the_model_of_the_benchmark_refuses_what_is_not_legal(repository: Path) 
     )  # fmt: skip
 
     assert [*histories] == done.stdout.splitlines(), done.stderr
+
+
+def test_the_benchmark_measures_keys(repository: Path) -> None:
+    """One short round gives a row for each kind of caller, and how soon a key is refused."""
+    script = repository / "benchmarks" / "keys.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--count", "20", "--keys", "3", "--revoked", "1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    for kind in ("a right key", "no key", "malformed", "unknown", "expired", "revoked"):
+        assert f"| {kind} |" in done.stdout
+    assert "revoked keys are refused after" in done.stdout
