@@ -69,8 +69,7 @@ class Served:
 
     def __enter__(self) -> Self:
         self.sim.__enter__()  # starts it, if it does not run
-        own = {"api_key": self.sim.api_key, "base_url": self.sim.base_url, "model": MODEL}
-        self.client = AsyncMistral(**{**own, **self._client})
+        self.client = self.make_client()
         self.gateway = build_gateway(
             provider=self.client.provider,
             ledger=self.ledger,
@@ -94,6 +93,11 @@ class Served:
     ) -> None:
         self._listener.stop()
         self.sim.stop()
+
+    def make_client(self) -> Any:
+        """Make the client whose provider is shared."""
+        own = {"api_key": self.sim.api_key, "base_url": self.sim.base_url, "model": MODEL}
+        return AsyncMistral(**{**own, **self._client})
 
     def rows(self) -> list[Entry]:
         """Give the rows of the ledger, the oldest first."""
