@@ -128,7 +128,7 @@ def judge(speaks: str, name: str, served: Served, answer: Answer) -> None:
         assert name not in dropped
 
 
-CASES = [(speaks, name) for speaks in FIELDS for name in FIELDS[speaks]]  # type: ignore[index]  # its keys
+CASES = [(speaks, name) for speaks in FIELDS for name in FIELDS[speaks]]
 
 
 @pytest.mark.parametrize(("speaks", "name"), CASES)
