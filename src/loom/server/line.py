@@ -37,6 +37,7 @@ class Line:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.started = False
+        self.status = 0
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """
@@ -48,6 +49,7 @@ class Line:
         """
         raw = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
         self.started = True
+        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def piece(self, data: bytes) -> None:

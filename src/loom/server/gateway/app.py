@@ -11,31 +11,37 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import Clock
+from loom.core.embeddings import as_chat, from_chat_response
 from loom.core.errors import BudgetExceeded, InvalidRequest, LoomError
 from loom.core.provider import LLMProvider
 from loom.core.request import Attribution, ChatRequest, Verbatim
 from loom.core.response import LLMResponse
 from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
+from loom.server.gateway.body import check_body, read_json
 from loom.server.gateway.caller import Call
 from loom.server.gateway.counter import Counters
 from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for
+from loom.server.gateway.door import is_local, request_id_of
 from loom.server.gateway.errors import limit_of, log_unexpected, outward, unexpected
-from loom.server.gateway.keys import VirtualKey, allows, check_request
+from loom.server.gateway.keys import VirtualKey, check_request
+from loom.server.gateway.metrics import Answered, Metrics
+from loom.server.gateway.pages import Pages
 from loom.server.gateway.relay import Relay
 from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
-from loom.server.simulator.rows import model_rows
 from loom.wire.chat_completions.dialect import ChatCompletionsDialect
+from loom.wire.chat_completions.request import decode_chat_request as decode_openai_request
 from loom.wire.dialect import Dialect
 from loom.wire.mistral.dialect import MistralDialect
 from loom.wire.mistral.history import legal_history
+from loom.wire.mistral.request import decode_chat_request as decode_mistral_request
 
 __all__ = ["BODY_BYTES", "Gateway", "Ring", "build_gateway"]
 
@@ -43,6 +49,11 @@ BODY_BYTES = 8 * 1024 * 1024
 """What a request's body may weigh (reliability rule S6)."""
 
 _JSON = {"content-type": "application/json"}
+# A body is read once, by the door's rules, and its dialect reads what came of that.
+_READ: dict[DialectName, Callable[[dict[str, Any]], ChatRequest]] = {
+    "openai": decode_openai_request,
+    "mistral": decode_mistral_request,
+}
 _PREFIXES = ("/openai", "/mistral")
 _METHODS = ("POST", "GET", "HEAD")
 _CARD = "/v1/models/"
@@ -105,10 +116,8 @@ class Gateway:
     ) -> None:
         self._provider = provider
         self._ring = ring
-        self._catalog = catalog
         self._clock = clock
         self._new_id = new_id
-        self._readiness = readiness
         self._metrics = metrics
         self._body_bytes = body_bytes
         self._rescue = rescue
@@ -120,14 +129,26 @@ class Gateway:
             provider, ledger=ledger, catalog=catalog, clock=clock, budgets=budgets
         )
         self.relay = Relay(self._told, clock, rescue=rescue)
+        self._pages = Pages(
+            self._admit,
+            catalog=catalog,
+            vendor=provider.name,
+            clock=clock,
+            readiness=readiness,
+            metrics=metrics,
+            needs_key=ring is not None,
+        )
         self._posts: dict[str, Callable[[Call], Awaitable[None]]] = {
-            "/v1/chat/completions": self._chat
+            "/v1/chat/completions": self._chat,
+            "/v1/embeddings": self._embeddings,
+            "/v1/fim/completions": self._fim,
         }
         self._gets: dict[str, Callable[[Call], Awaitable[None]]] = {
-            "/v1/models": self._models,
-            "/health": self._health,
-            "/health/ready": self._ready,
-            "/openapi.json": self._document,
+            "/v1/models": self._pages.models,
+            "/health": self._pages.health,
+            "/health/ready": self._pages.ready,
+            "/openapi.json": self._pages.document,
+            "/metrics": self._pages.metrics,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,7 +157,13 @@ class Gateway:
             return
         call = self._call(scope, receive, send)
         try:
-            await self._routed(call, scope["method"])
+            await self._answered(call, scope["method"])
+        finally:
+            self._count(call)
+
+    async def _answered(self, call: Call, method: str) -> None:
+        try:
+            await self._routed(call, method)
         except CallerGone:
             return
         except LoomError as error:
@@ -159,7 +186,8 @@ class Gateway:
             line=Line(send),
             dialect=self._dialects[speaks],
             speaks=speaks,
-            request_id=_request_id(headers) or self._new_id(),
+            request_id=request_id_of(scope) or _request_id(headers) or self._new_id(),
+            local=is_local(scope),
             address="" if client is None else client[0],
             began_s=self._clock.monotonic_s(),
         )
@@ -172,7 +200,7 @@ class Gateway:
             return
         is_card = path.startswith(_CARD) and path != _CARD
         if is_card and method in ("GET", "HEAD"):
-            await self._model(call, path.removeprefix(_CARD))
+            await self._pages.model(call, path.removeprefix(_CARD))
             return
         known = path in self._posts or path in self._gets or is_card
         status = 405 if known else 404
@@ -186,9 +214,17 @@ class Gateway:
     async def _chat(self, call: Call) -> None:
         self._admit(call)
         body = await read_body(call.receive, self._body_bytes)
-        asked = call.dialect.decode_request(body)
-        call.model = asked.model
-        request = self._prepared(call, asked, body)
+        asked = _READ[call.speaks](check_body(read_json(body)))
+        await self._serve(call, asked, self._prepared(call, asked, body, self._provider.name))
+
+    async def _fim(self, call: Call) -> None:
+        self._admit(call)
+        body = await read_body(call.receive, self._body_bytes)
+        check_body(read_json(body))
+        asked = call.dialect.decode_infill_request(body)
+        await self._serve(call, asked, self._prepared(call, asked, body, "mistral-fim"))
+
+    async def _serve(self, call: Call, asked: ChatRequest, request: ChatRequest) -> None:
         counter = self.counters.counter(call.key)
         if not request.stream:
             await until_gone(call.receive, self._plain(call, request, counter.provider))
@@ -203,16 +239,36 @@ class Gateway:
         except LoomError as error:
             raise outward(error) from None
 
-    def _prepared(self, call: Call, asked: ChatRequest, body: bytes) -> ChatRequest:
-        """The request as the shared provider gets it."""
+    async def _embeddings(self, call: Call) -> None:
+        self._admit(call)
+        body = await read_body(call.receive, self._body_bytes)
+        check_body(read_json(body))
+        asked = call.dialect.decode_embeddings_request(body)
+        request = self._prepared(call, as_chat(asked), b"", "")
+
+        async def answer() -> None:
+            try:
+                response = await self.counters.counter(call.key).provider.chat(request)
+            except LoomError as error:
+                raise outward(error) from None
+            headers = {**_JSON, **await self._told(call, response)}
+            vectors = call.dialect.encode_embeddings(from_chat_response(response), asked)
+            await call.line.whole(200, headers, vectors)
+
+        await until_gone(call.receive, answer())
+
+    def _prepared(self, call: Call, asked: ChatRequest, body: bytes, wire: str) -> ChatRequest:
+        """The request as the shared provider gets it; `wire` names the format of `body`."""
+        call.model = asked.model
         vendor = self._provider.name
         request, call.dropped = fitted_for(asked, call.speaks, vendor)
         key = call.key
         if key is not None:
             request = check_request(key, request)
         verbatim = None
-        if request is asked and call.speaks == vendor and not self._rescue and _is_plain(asked):
-            verbatim = Verbatim(dialect=vendor, body=body, request=request)
+        relayed = bool(body) and request is asked and call.speaks == vendor and not self._rescue
+        if relayed and _is_plain(asked):
+            verbatim = Verbatim(dialect=wire, body=body, request=request)
         attribution = Attribution(
             tenant="" if key is None else key.id, tags={} if key is None else key.tags
         )
@@ -230,41 +286,23 @@ class Gateway:
             body = call.dialect.encode_response(response)
         await call.line.whole(200, headers, body)
 
-    # --- what is listed ------------------------------------------------------------------------
-
-    async def _models(self, call: Call) -> None:
-        self._admit(call)
-        await self._json(call, 200, {"object": "list", "data": self._rows(call.key)})
-
-    async def _model(self, call: Call, name: str) -> None:
-        self._admit(call)
-        row = next((row for row in self._rows(call.key) if row["id"] == name), None)
-        if row is None:
-            raise InvalidRequest(f"there is no model {name[:128]!r} here", http_status=404)
-        await self._json(call, 200, row)
-
-    def _rows(self, key: VirtualKey | None) -> Sequence[Mapping[str, Any]]:
-        now = self._clock.now()
-        rows = model_rows(
-            self._catalog.cards(now.date(), self._provider.name), int(now.timestamp())
+    def _count(self, call: Call) -> None:
+        if self._metrics is None:
+            return
+        usage, began_s, path = call.usage, call.began_s, call.path
+        self._metrics.answered(
+            Answered(
+                route="/v1/models/{id}" if path.startswith("/v1/models/") else path,
+                dialect=call.speaks,
+                status=call.line.status,
+                model=call.model or None,
+                elapsed_s=self._clock.monotonic_s() - began_s,
+                first_s=None if call.first_s is None else call.first_s - began_s,
+                input_tokens=0 if usage is None else usage.input_tokens,
+                output_tokens=0 if usage is None else usage.output_tokens,
+                cost_usd=None if usage is None else usage.cost_usd,
+            )
         )
-        return [row for row in rows if key is None or allows(key, row["id"])]
-
-    async def _health(self, call: Call) -> None:
-        await call.line.whole(200, _JSON, b'{"status":"ok"}')
-
-    async def _ready(self, call: Call) -> None:
-        parts = dict(self._readiness())
-        well = all(state == "ok" for state in parts.values())
-        status = 200 if well else 503
-        body = msgspec.json.encode({"status": "ok" if well else "not ready", **parts})
-        await call.line.whole(status, _JSON, body)
-
-    async def _document(self, call: Call) -> None:
-        from loom.server.openapi import openapi_document  # noqa: PLC0415 - seldom asked for
-
-        posts = tuple(path.removeprefix("/v1/") for path in self._posts)
-        await call.line.whole(200, _JSON, msgspec.json.encode(openapi_document(posts)))
 
     # --- what every answer has -----------------------------------------------------------------
 
@@ -283,10 +321,12 @@ class Gateway:
         if call.dropped:
             told["x-loom-dropped"] = ", ".join(call.dropped)
         if response is None:
+            call.first_s = self._clock.monotonic_s()
             return told
         told["x-loom-model"] = _in_a_header(response.model)
         told["x-loom-provider"] = str(response.metadata.get("provider", self._provider.name))
         told["x-loom-attempts"] = str(response.attempts)
+        call.usage = response.usage
         cost = response.usage.cost_usd
         if cost is not None:
             told["x-loom-cost-usd"] = f"{cost:f}"
@@ -296,10 +336,6 @@ class Gateway:
         if left is not None:
             told["x-loom-budget-remaining-usd"] = left
         return told
-
-    async def _json(self, call: Call, status: int, value: Mapping[str, Any]) -> None:
-        headers = {**_JSON, "x-request-id": call.request_id}
-        await call.line.whole(status, headers, msgspec.json.encode(value))
 
     async def _refuse(
         self, call: Call, error: LoomError, more: Mapping[str, str] | None = None
@@ -319,10 +355,6 @@ class Gateway:
         # OpenAI's own word for it is a 429, which its clients would try again (G8).
         status = 402 if isinstance(error, BudgetExceeded) else reply.status
         await call.line.whole(status, headers, reply.body)
-
-
-class Metrics(Protocol):
-    """Counts answers, and tells what it counted."""
 
 
 def build_gateway(**parts: Any) -> Gateway:

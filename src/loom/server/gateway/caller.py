@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from loom.core.response import Usage
 from loom.server.gateway.dialects import DialectName
 from loom.server.gateway.keys import VirtualKey
 from loom.server.line import Line, Receive
@@ -31,6 +32,9 @@ class Call(msgspec.Struct, kw_only=True):
         key: Whose request it is; None: without a key.
         model: As the caller named it; empty until it is read.
         dropped: Fields that the asked vendor does not know, and that were left out.
+        local: Whether it comes from this machine, and was passed on by nobody.
+        usage: What the answer used; None while nobody knows.
+        first_s: When the first piece of a stream left; None: there was none.
     """
 
     path: str
@@ -45,3 +49,6 @@ class Call(msgspec.Struct, kw_only=True):
     key: VirtualKey | None = None
     model: str = ""
     dropped: tuple[str, ...] = ()
+    local: bool = False
+    usage: Usage | None = None
+    first_s: float | None = None
