@@ -365,6 +365,39 @@ async def test_a_gateway_does_not_begin_with_a_file_that_it_cannot_read(path: Pa
             pass  # pragma: no cover - never reached
 
 
+def test_a_file_that_cannot_be_read_is_told_at_every_look(store: KeyStore, path: Path) -> None:
+    """Until it can: then it is read anew."""
+    watch = KeyWatch(path)
+    other = path.with_name("other.db")
+    try:
+        with closing(sqlite3.connect(other)) as file, file:
+            file.execute("CREATE TABLE calls (id)")
+        other.replace(path)
+        for _ in range(2):
+            with pytest.raises(ConfigInvalid, match="of another program"):
+                watch.look()
+        path.unlink()
+        store.create("a", actor="ann")
+        assert ["a"] == [key.name for key in watch.look() or ()]
+    finally:
+        watch.close()
+
+
+def test_a_look_does_not_wait_long_for_a_lock(store: KeyStore, path: Path) -> None:
+    """Another program holds the file: that is told, and the next look reads it."""
+    store.create("a", actor="ann")
+    watch = KeyWatch(path, busy_s=0.05)
+    try:
+        assert ["a"] == [key.name for key in watch.look() or ()]
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(KeysUnavailable, match="is locked"):
+                watch.look()
+        assert ["a"] == [key.name for key in watch.look() or ()]
+    finally:
+        watch.close()
+
+
 def test_a_look_that_finds_nothing_new_reads_no_keys(store: KeyStore, path: Path) -> None:
     """None; what somebody else commits is seen, whether or not the file grows."""
     watch = KeyWatch(path)

@@ -266,6 +266,18 @@ def test_a_damaged_row_lets_nobody_in(store: KeyStore, path: Path, terms: object
         store.list()
 
 
+def test_other_damage_is_told_too(store: KeyStore, path: Path) -> None:
+    """A hash that is a text, and a row of the audit that says nothing."""
+    store.create("a", actor="ann")
+    raw(path, "INSERT INTO audit SELECT 9, at, actor, action, id, name, hash, '{' FROM audit")
+    with pytest.raises(ConfigInvalid, match="a row of the audit"):
+        store.audit()
+    assert ["a"] == [key.name for key in store.list()]
+    raw(path, "INSERT INTO keys VALUES (9, 'i', 'n', ?, '{}', 0, NULL)", "h" * 32)
+    with pytest.raises(ConfigInvalid, match="its hash is a text"):
+        store.list()
+
+
 def test_a_ledger_is_no_file_of_keys(store: KeyStore, path: Path) -> None:
     """The other way round, too: a ledger does not write into the keys."""
     store.create("a", actor="ann")
