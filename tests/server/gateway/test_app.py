@@ -26,6 +26,7 @@ from loom.ledger.budgets import Budget
 from loom.providers.scripted import ScriptedProvider
 from loom.server.gateway import relay
 from loom.server.gateway.keys import VirtualKey
+from loom.server.gateway.metrics import Metrics
 from loom.server.simulator import Simulator
 
 OPENAI = {"x_loom_dialect": "openai"}
@@ -414,3 +415,68 @@ def test_an_answer_can_be_taken_apart() -> None:
     assert (b"ab", True) == (whole.body, whole.whole)
     cut = Answer(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
     assert not cut.whole
+
+
+# --- vectors, gaps, metrics ----------------------------------------------------------------------
+
+
+@DIALECTS
+def test_vectors(plain: Served, speaks: dict[str, str]) -> None:
+    """One vector for each text, with cost, and a row of its own kind."""
+    body = {"model": "mistral-embed", "input": ["blue", "red"]}
+    answer = plain.ask(body, path="/v1/embeddings", **speaks)
+    assert 200 == answer.status, answer.body
+    assert 2 == len(answer.json["data"])
+    assert Decimal(answer.headers["x-loom-cost-usd"]) > 0
+    assert "embeddings" == plain.rows()[-1].kind
+
+
+def test_vectors_of_a_key_that_may_not() -> None:
+    """Models, limits and budgets hold on every path."""
+    with Served(ring=Keys(good=key(models=("mistral-small-*",)))) as served:
+        body = {"model": "mistral-embed", "input": ["blue"]}
+        answer = served.ask(body, path="/v1/embeddings", authorization="Bearer good")
+        assert 403 == answer.status
+        assert not served.sim.journal.entries()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_gap_is_filled(plain: Served, stream: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    """Mistral's path for code, relayed to the byte; OpenAI has no such thing."""
+    body: dict[str, Any] = {"model": "codestral-latest", "prompt": "def a():"}
+    body |= {"suffix": "return 1", "stream": stream}
+    answer = plain.ask(body, path="/v1/fim/completions", **MISTRAL)
+    assert 200 == answer.status, answer.body
+    entry = plain.sim.journal.entries()[-1]
+    assert "/v1/fim/completions" == entry.path
+    assert json.dumps(body).encode() == entry.body
+    assert "fim" == plain.rows()[-1].kind
+    assert 404 == plain.ask(body, path="/v1/fim/completions", **OPENAI).status
+
+
+def test_metrics_count_what_was_answered() -> None:
+    """Requests by route, dialect, status and model; tokens and cost."""
+    with Served(metrics=Metrics(("/v1/chat/completions",), lambda model: model == MODEL)) as served:
+        served.ask(chat(), **OPENAI)
+        served.ask(chat(stream=True), **MISTRAL)
+        served.ask(chat(model="canary-model"))
+        answer = served.ask(None, path="/metrics", method="GET")
+    text = answer.body.decode()
+    assert 200 == answer.status
+    assert 'status="200"' in text
+    assert "canary-model" not in text
+    assert MODEL in text
+
+
+def test_metrics_may_be_absent(plain: Served) -> None:
+    """A gateway that counts nothing says so."""
+    assert 501 == plain.ask(None, path="/metrics", method="GET").status
+
+
+def test_a_caller_cannot_name_a_host(plain: Served) -> None:
+    """S4, R-46: at no depth, and nothing is sent."""
+    before = len(plain.sim.journal.entries())
+    for more in ({"api_base": "http://evil"}, {"extra": {"base_url": "http://evil"}}):
+        answer = plain.ask(chat(**more))
+        assert 400 == answer.status
+    assert before == len(plain.sim.journal.entries())
