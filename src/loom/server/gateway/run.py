@@ -69,8 +69,8 @@ class GatewayServer:
         drain_s: How long running requests may go on after the signal, in seconds, 0 to 900.
         readiness: Told of each change; None: one of its own.
         reply: Makes the reply to what is refused at the door.
-        opening: Done before the first request is taken; what it raises, `run` raises.
-        closing: Done after the last request, once: writes the ledger.
+        opening: Done before it listens; what it raises, `run` raises.
+        closing: Done at the end, once, however it came: writes the ledger.
         reload: Done on SIGHUP; gives the application that takes over, or None. If it raises, the
             old one stays.
         on_ready: Told the port when a request would be answered.
@@ -133,24 +133,24 @@ class GatewayServer:
             import httptools  # noqa: F401, PLC0415 - an extra
         except ImportError:
             raise ConfigInvalid(f"a gateway needs the package httptools: {_INSTALL}") from None
-        sock = listen(*self._address)
-        with sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(self._serve(sock))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(self._serve())
 
     def stop(self) -> None:
         """Do what SIGTERM does, from any thread; the second time, at once."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._signalled)
 
-    async def _serve(self, sock: socket.socket) -> int:
+    async def _serve(self) -> int:
         # In the loop's thread: asyncio's events belong to a loop.
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._reloading: asyncio.Task[None] | None = None
         with Signals(self._signalled, self._hangup):
-            await self._opening()
             try:
-                await self._listen(sock)
+                await self._opening()
+                with listen(*self._address) as sock:
+                    await self._listen(sock)
             finally:
                 # Whatever happened: rows are not left unwritten.
                 await self._write_rows()
