@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from loom.server.gateway.keys import VirtualKey
     from loom.server.gateway.keys_store import KeyStore
 
-__all__ = ["keys"]
+__all__ = ["audit", "create", "keys", "list_", "revoke", "show", "update"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
