@@ -3,7 +3,8 @@ The vendor of the benchmarks: fixed answers over loopback, as cheap as Python ma
 
 It prints its port and serves until its standard input is closed. The first part of a path says
 how to answer: `/plain/...`, `/delay/...` (after 200 ms), `/burst/...` (a stream, all at once),
-`/paced/...` (a stream, an event every 20 ms). `GET /count` gives the requests of each kind.
+`/short/...` (the same, with ten events), `/paced/...` (a stream, an event every 20 ms).
+`GET /count` gives the requests of each kind.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
 
 TEXT = "Clouds are white because their drops scatter every colour of the light alike. " * 4
 PIECE = " light"
-PIECES = {"burst": 4000, "paced": 100}
+PIECES = {"burst": 4000, "paced": 100, "short": 10}
 DELAY_S = 0.2
 PACE_S = 0.02
 
@@ -97,7 +98,9 @@ _PLAIN = reply(PLAIN_BODY)
 _STREAM_HEAD = STREAM_STARTS + chunked(_FIRST)
 _STREAM_NEXT = chunked(_NEXT)
 _STREAM_END = chunked(*_LAST, b"")
-_BURST = _STREAM_HEAD + _STREAM_NEXT * PIECES["burst"] + _STREAM_END
+_AT_ONCE = {
+    kind: _STREAM_HEAD + _STREAM_NEXT * PIECES[kind] + _STREAM_END for kind in ("burst", "short")
+}
 
 
 def stream_events(kind: str) -> list[bytes]:
@@ -142,8 +145,8 @@ class Upstream(asyncio.Protocol):
             self.write(_PLAIN)
         elif kind == "delay":
             self.later(_PLAIN)
-        elif kind == "burst":
-            self.write(_BURST)
+        elif kind in _AT_ONCE:
+            self.write(_AT_ONCE[kind])
         elif kind == "paced":
             self.write(_STREAM_HEAD)
             self._pace(self._loop.time(), 1)

@@ -177,3 +177,33 @@ def test_the_benchmark_measures_keys(repository: Path) -> None:
     for kind in ("a right key", "no key", "malformed", "unknown", "expired", "revoked"):
         assert f"| {kind} |" in done.stdout
     assert "revoked keys are refused after" in done.stdout
+
+
+def test_the_benchmark_measures_the_gateway(repository: Path) -> None:
+    """A short round asks both ways: every answer is right, and the ledger has a row for each."""
+    script = repository / "benchmarks" / "gateway.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--rounds", "1", "--seconds", "0.2"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    head, _, *rows = done.stdout.splitlines()
+    assert "| | direct | loom | loom-openai |" == head
+    for figure in ("s until it listens", "requests a second", "us CPU a chunk", "MB after"):
+        assert any(row.startswith(f"| {figure}") for row in rows), figure
+
+
+def test_the_benchmark_watches_the_memory_of_the_gateway(repository: Path) -> None:
+    """A thousand calls, a tenth of them streams: a row of the ledger for each."""
+    script = repository / "benchmarks" / "gateway.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), "--requests", "1000"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert 0 == done.returncode, done.stderr
+    assert "| calls | MB |" in done.stdout
+    assert "| 1,000 | " in done.stdout

@@ -1,0 +1,281 @@
+"""
+Measure the gateway beside others, in one interleaved run over loopback.
+
+    uv run --group bench --extra server python benchmarks/gateway.py    ours
+    ... benchmarks/gateway.py --peers               and nginx, LiteLLM, Portkey
+    ... benchmarks/gateway.py --requests 1000000    does its memory grow?
+    ... benchmarks/gateway.py --profile rate        where its time goes
+
+A gateway is started as a user starts it, and has the first core alone; the load and the vendor
+share the last one. So a fast gateway's requests a second are as many as that core can ask and
+answer, and its CPU a request says more. Every answer is checked, the vendor counts the calls, and
+the ledger of ours has a row for each. What a gateway adds is its time less that of the same load
+straight on the vendor, in the same round. A machine is noisy: only the ratios of one run say
+something. It needs Linux. It prints and writes `benchmarks/results/gateway.json`; it never fails
+for being slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import pstats
+import sys
+import tempfile
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from client import HERE, PEERS, figures, upstream
+from gateway_contenders import GATEWAYS, Gateway, unsettled_or_lost
+from gateway_load import STEADY_PER_S
+from gateway_long import grow
+from gateway_processes import CORES, Running, free_port, load, rss_mb, started
+from gateway_upstream import CALLS
+from msgspec.structs import replace
+
+__all__ = ["main"]
+
+RESULTS = HERE / "results" / "gateway.json"
+OURS = ("loom", "loom-openai")
+FLOOR = "nginx"
+DIRECT = "direct"
+# Each is one load; what it measures stands in UNITS.
+SCENARIOS = ("rate", "one", "steady", "burst", "paced")
+UNITS = {
+    "listens": "s until it listens",
+    "answers": "s until its first answer",
+    "rate": "requests a second, 50 connections",
+    "cpu": "ms CPU a request, 50 connections",
+    "rate_p50": "ms p50, 50 connections",
+    "rate_p99": "ms p99, 50 connections",
+    "one_p50": "ms p50 added, one connection",
+    "one_p99": "ms p99 added, one connection",
+    "steady_p50": f"ms p50 added, {STEADY_PER_S} a second",
+    "steady_p99": f"ms p99 added, {STEADY_PER_S} a second",
+    "burst": "us CPU a chunk, all at once",
+    "paced": "us CPU a chunk, every 20 ms, 50 streams",
+    "rss_idle": "MB before the load",
+    "rss": "MB after the load",
+}
+ADDED = ("one_p50", "one_p99", "steady_p50", "steady_p99")
+
+# figure -> gateway -> one value a round
+Values = dict[str, dict[str, list[float]]]
+
+
+def calls_seen(vendor: str) -> int:
+    """Ask the vendor how many calls it has answered."""
+    with urllib.request.urlopen(f"{vendor}/count") as reply:  # noqa: S310  our own vendor
+        counts: dict[str, int] = json.load(reply)
+    return counts.get(CALLS, 0)
+
+
+class Bench:
+    """
+    Runs one load after the other.
+
+    Args:
+        vendor: Where the vendor is.
+        gateways: Who is measured.
+        seconds: How long a load lasts that has no number of its own.
+    """
+
+    def __init__(self, vendor: str, gateways: dict[str, Gateway], seconds: float) -> None:
+        self._vendor = vendor
+        self._gateways = gateways
+        self._seconds = seconds
+        self._asked: dict[str, int] = {}
+        self.values: Values = {}
+        # gateway -> load -> why there is no figure
+        self.problems: dict[str, dict[str, str]] = {}
+
+    def round(self, scenarios: list[str]) -> None:
+        """Start all, and let each load come to one after the other before the next load."""
+        with ExitStack() as folders:
+            kept = {
+                name: Path(folders.enter_context(tempfile.TemporaryDirectory()))
+                for name in self._gateways
+            }
+            # One call each until it answers.
+            self._asked = dict.fromkeys(kept, 1)
+            with ExitStack() as stack:
+                self._measure_all(stack, kept, scenarios)
+            for name in OURS:
+                if name in kept and (problem := unsettled_or_lost(kept[name], self._asked[name])):
+                    raise SystemExit(f"the ledger of {name}: {problem}")
+
+    def _measure_all(self, stack: ExitStack, kept: dict[str, Path], scenarios: list[str]) -> None:
+        running = [Running(name=DIRECT, port=int(self._vendor.rpartition(":")[2]))]
+        for name, gateway in self._gateways.items():
+            start = gateway.start(kept[name], self._vendor, free_port())
+            found = stack.enter_context(started(name, start, kept[name] / "log"))
+            running.append(found)
+            self._keep("listens", name, found.listens_s)
+            self._keep("answers", name, found.answers_s)
+            self._keep("rss_idle", name, rss_mb(found.pids))
+        for scenario in scenarios:
+            for one in running:
+                print(f"\r{scenario:8}{one.name:12}", end="", file=sys.stderr, flush=True)
+                self.measure(one, scenario)
+        for one in running[1:]:
+            self._keep("rss", one.name, rss_mb(one.pids))
+
+    def measure(self, running: Running, scenario: str) -> None:
+        """Put a load on a gateway, and check that no call was lost or repeated."""
+        name = running.name
+        problem = self.problems.get(name, {}).get(scenario)
+        if problem or (not running.pids and scenario in ("burst", "paced")):
+            return
+        if scenario == "steady" and self._is_too_slow(name):
+            self.problems.setdefault(name, {})[scenario] = f"less than {STEADY_PER_S} a second"
+            return
+        before = calls_seen(self._vendor)
+        found = load(scenario, running.target(self._seconds))
+        seen = calls_seen(self._vendor) - before
+        problem = found.get("problem")
+        if problem is None and seen != found["sent"]:
+            problem = f"{seen} calls came for {found['sent']}"
+        if problem is None:
+            self._asked[name] = self._asked.get(name, 0) + seen
+            for figure, value in found["values"].items():
+                if running.pids or figure != "cpu":
+                    self._keep(figure, name, value)
+        elif name in (*OURS, FLOOR, DIRECT):
+            raise SystemExit(f"{name}, {scenario}: {problem}")
+        else:
+            self.problems.setdefault(name, {})[scenario] = problem
+
+    def _is_too_slow(self, name: str) -> bool:
+        rates = self.values.get("rate", {}).get(name, [])
+        return any(rate < STEADY_PER_S * 1.2 for rate in rates[-1:])
+
+    def _keep(self, figure: str, name: str, value: float) -> None:
+        self.values.setdefault(figure, {}).setdefault(name, []).append(value)
+
+
+def medians(values: Values) -> dict[str, dict[str, float]]:
+    """Give the medians of the rounds; of what is added, of the rounds' differences."""
+    found = {}
+    for figure, by_name in values.items():
+        direct = by_name.get(DIRECT, [])
+        found[figure] = {
+            name: median(
+                [a - b for a, b in zip(each, direct, strict=False)]
+                if figure in ADDED and name != DIRECT
+                else each
+            )
+            for name, each in by_name.items()
+        }
+    return found
+
+
+def table(values: Values, names: list[str]) -> str:
+    """Lay out medians, and their ratios to nginx in brackets where it was measured."""
+    rows = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    found = medians(values)
+    for figure, unit in UNITS.items():
+        if figure in found:
+            floor = found[figure].get(FLOOR)
+            cells = [cell(found[figure].get(name), floor) for name in names]
+            rows.append(f"| {unit} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def cell(value: float | None, floor: float | None) -> str:
+    """Write a figure with its ratio to the floor, as far as there are any."""
+    if value is None:
+        return "-"
+    # A difference of nearly nothing says nothing as a floor.
+    if floor is None or floor <= 0:
+        return figures(value)
+    return f"{figures(value)} ({figures(value / floor)})"
+
+
+def run_long(vendor: str, requests: int) -> None:
+    """Ask ours very often, and tell what it holds."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = GATEWAYS[OURS[0]](PEERS).start(Path(folder), vendor, free_port())
+        with started(OURS[0], start, Path(folder) / "log") as running:
+            growth = grow(running, requests, calls_seen=lambda: calls_seen(vendor))
+        problem = unsettled_or_lost(Path(folder), requests + 1)
+    if problem:
+        raise SystemExit(f"the ledger: {problem}")
+    slope = growth.slope_mb()
+    RESULTS.parent.mkdir(exist_ok=True)
+    written = {"slope_mb": slope, "rate": growth.rate, "samples": growth.samples}
+    RESULTS.with_name("gateway-long.json").write_text(json.dumps(written), encoding="utf-8")
+    said = "too short to say" if slope is None else f"{slope:+.2f} MB for 100,000 calls"
+    print(f"\r{growth.table()}\n\n{said}; {growth.rate:,.0f} calls a second")
+
+
+def run_profile(vendor: str, scenario: str, name: str, seconds: float) -> None:
+    """Print where the time of ours goes, in the thread that serves."""
+    with tempfile.TemporaryDirectory() as folder:
+        profile = f"{folder}/profile"
+        start = GATEWAYS[name](PEERS).start(Path(folder), vendor, free_port())
+        python, *words = start.command
+        command = [python, "-m", "cProfile", "-o", profile, *words]
+        with started(name, replace(start, command=command), Path(folder) / "log") as running:
+            print(load(scenario, running.target(seconds)))
+        pstats.Stats(profile).sort_stats("tottime").print_stats(60)
+
+
+def main() -> None:
+    """Measure in rounds, print the table, write the figures."""
+    parser = argparse.ArgumentParser(description="Measure the gateway.")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long one load lasts")
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=SCENARIOS, help="loads")
+    parser.add_argument("--who", nargs="+", choices=GATEWAYS, help="gateways; all that are there")
+    parser.add_argument(
+        "--peers", nargs="?", type=Path, const=PEERS, metavar="FOLDER",
+        help="other gateways, in the same run; FOLDER has what is installed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--requests", type=int, metavar="N", help="ask ours so often instead, and see it grow"
+    )
+    parser.add_argument("--profile", choices=SCENARIOS, help="profile ours instead")
+    chosen = parser.parse_args()
+    if chosen.requests or chosen.profile:
+        with upstream("gateway_upstream.py") as vendor:
+            if chosen.requests:
+                run_long(vendor, chosen.requests)
+            else:
+                run_profile(vendor, chosen.profile, (chosen.who or OURS)[0], chosen.seconds)
+        return
+    wanted = chosen.who or (GATEWAYS if chosen.peers else OURS)
+    gateways = {name: GATEWAYS[name](chosen.peers or PEERS) for name in wanted}
+    about = {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "cores": f"gateway {CORES[0]}, load and vendor {CORES[-1]}",
+        "rounds": chosen.rounds,
+        "seconds": chosen.seconds,
+    }
+    for name, gateway in gateways.items():
+        if chosen.peers:
+            gateway.install()
+        about[name] = gateway.version() or "not there"
+    there = {name: one for name, one in gateways.items() if about[name] != "not there"}
+    with upstream("gateway_upstream.py") as vendor:
+        os.sched_setaffinity(0, {CORES[-1]})
+        bench = Bench(vendor, there, chosen.seconds)
+        for _ in range(chosen.rounds):
+            bench.round(chosen.only)
+    print("\r", end="", file=sys.stderr)
+    RESULTS.parent.mkdir(exist_ok=True)
+    written = {"about": about, "values": bench.values, "problems": bench.problems}
+    RESULTS.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    print(table(bench.values, [DIRECT, *there]))
+    for name, problems in bench.problems.items():
+        for scenario, problem in problems.items():
+            print(f"\n{name}, {scenario}: {problem[:500]}")
+    print("\nMedians; in brackets the ratio to nginx.", json.dumps(about))
+
+
+if __name__ == "__main__":
+    main()

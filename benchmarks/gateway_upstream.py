@@ -1,0 +1,45 @@
+"""
+The vendor behind the gateways: one address, and the prompt says how to answer.
+
+It prints its port and serves until its standard input is closed. A gateway does not hand a path
+on, so the first word of the prompt names the kind of `upstream.py`: plain, burst, paced, or short
+(a stream of ten events, all at once). `GET /count` gives the calls, and whatever else was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from upstream import Upstream, main, reply
+
+__all__ = ["CALLS", "Vendor"]
+
+# Under which name the calls are counted.
+CALLS = "calls"
+
+_KIND = re.compile(rb'"content":\s*"(plain|burst|paced|short) ')
+_STREAMED = re.compile(rb'"stream":\s*true')
+_NOT_FOUND = reply(json.dumps({"detail": "Not Found"}).encode(), b"404 Not Found")
+_UNCLEAR = reply(json.dumps({"detail": "what shall I answer?"}).encode(), b"400 Bad Request")
+
+
+class Vendor(Upstream):
+    """One connection, kept alive."""
+
+    def answer(self, kind: str, body: bytes) -> None:
+        """Answer one request; `kind` is the first part of its path, the same for all."""
+        if not body:  # whoever asks for the models gets none
+            self.write(_NOT_FOUND)
+            return
+        self._counts[CALLS] += 1
+        found = _KIND.search(body)
+        kind = found[1].decode() if found else ""
+        if not found or (kind != "plain") != bool(_STREAMED.search(body)):
+            self.write(_UNCLEAR)
+            return
+        super().answer(kind, body)
+
+
+if __name__ == "__main__":
+    main(Vendor)
