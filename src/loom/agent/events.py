@@ -7,11 +7,10 @@ The events of each call of the model pass as they are (`loom.core.events`), exce
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from loom.agent.response import AgentResponse
 from loom.core.events import (
     Finished,
     Notice,
@@ -23,7 +22,10 @@ from loom.core.events import (
 )
 from loom.core.messages import ToolCall
 from loom.core.response import LLMResponse, Usage
-from loom.shuttle.result import ToolResult
+
+if TYPE_CHECKING:
+    from loom.agent.response import AgentResponse
+    from loom.shuttle.result import ToolResult
 
 __all__ = [
     "AgentEvent",

@@ -9,15 +9,10 @@ import msgspec
 
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["AgentLimits", "ContextPolicy", "StopReason"]
+__all__ = ["AgentLimits", "ContextPolicy"]
 
 ContextPolicy: TypeAlias = Literal["slide", "summarise", "error"]
 """What happens to a conversation that outgrows the model's window."""
-
-StopReason: TypeAlias = Literal[
-    "max_turns", "max_tool_executions", "max_argument_errors", "deadline", "budget"
-]
-"""Which limit ended the use of tools; the answer after it was asked for without them."""
 
 _COUNTS = ("max_turns", "max_calls_per_answer", "max_parallel", "max_output_bytes")
 

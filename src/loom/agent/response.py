@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from loom.agent.limits import StopReason
 from loom.core.messages import Message
 from loom.core.response import FinishReason, LLMResponse, Usage
 from loom.ledger.money import total
 from loom.shuttle.result import ToolResult
 
-__all__ = ["AgentResponse", "total_usage"]
+__all__ = ["AgentResponse", "StopReason", "total_usage"]
+
+StopReason: TypeAlias = Literal[
+    "max_turns", "max_tool_executions", "max_argument_errors", "deadline", "budget"
+]
+"""Which limit ended the use of tools; the answer after it was asked for without them."""
 
 # Every field of usage that is a number of something.
 _COUNTS = tuple(field.name for field in msgspec.structs.fields(Usage) if field.type is int)

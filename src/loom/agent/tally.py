@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from loom.agent.limits import AgentLimits, StopReason
-from loom.agent.response import total_usage
+from loom.agent.limits import AgentLimits
+from loom.agent.response import StopReason, total_usage
 from loom.core.errors import LoomError, ToolArgumentsInvalid, ToolNotFound
 from loom.core.response import LLMResponse, Partial, Usage
 from loom.shuttle.result import ToolResult
