@@ -20,12 +20,20 @@ FILL = msgspec.structs.replace(ASK, kind="fim")
 async def test_a_request_goes_to_who_serves_its_kind() -> None:
     """A chat to the one, a gap to the other; name and model are those of chats."""
     chat, fim = Witness(), Witness()
-    provider = ByKind(chat, {"fim": fim})
+    made: list[Witness] = []
+
+    def make() -> Witness:
+        made.append(fim)
+        return fim
+
+    provider = ByKind(chat, {"fim": make})
 
     await provider.chat(ASK)
     assert (1, 0) == (chat.calls, fim.calls)
     await provider.chat(FILL)
-    assert (1, 1) == (chat.calls, fim.calls)
+    await provider.chat(FILL)
+    assert (1, 2) == (chat.calls, fim.calls)
+    assert [fim] == made
 
     assert (chat.name, chat.model) == (provider.name, provider.model)
 
@@ -41,5 +49,7 @@ async def test_what_nobody_serves_is_refused() -> None:
 async def test_who_answers_chats_is_closed_with_it() -> None:
     """Everything else shares its transport."""
     chat, fim = Witness(), Witness()
-    await ByKind(chat, {"fim": fim}).aclose()
+    provider = ByKind(chat, {"fim": lambda: fim})
+    await provider.chat(FILL)
+    await provider.aclose()
     assert (1, 0) == (chat.shut, fim.shut)

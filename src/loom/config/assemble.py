@@ -50,7 +50,6 @@ from loom.layers.window import Fitting, Window
 from loom.providers.by_kind import ByKind
 from loom.providers.fallback import Branch, FallingBack
 from loom.providers.wired import Endpoint, WiredProvider
-from loom.providers.wired_embeddings import WiredEmbeddings
 from loom.transport.contract import Transport
 from loom.wire.dialect import Dialect
 
@@ -251,11 +250,18 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
             return Endpoint(name=vendor.name, url=url, headers=headers, key=place.key)
 
         endpoint, way = at("chat/completions"), (self.transport, self.clock)
-        others: dict[Kind, LLMProvider] = {
-            "embeddings": WiredEmbeddings(at("embeddings"), model, dialect, *way)
-        }
-        if vendor.infill is not None:
-            others["fim"] = WiredProvider(at("fim/completions"), model, vendor.infill(), *way)
+
+        def embeddings() -> LLMProvider:
+            from loom.providers.wired_embeddings import (  # noqa: PLC0415 - who asks for them pays
+                WiredEmbeddings,
+            )
+
+            return WiredEmbeddings(at("embeddings"), model, dialect, *way)
+
+        others: dict[Kind, Callable[[], LLMProvider]] = {"embeddings": embeddings}
+        infill = vendor.infill
+        if infill is not None:
+            others["fim"] = lambda: WiredProvider(at("fim/completions"), model, infill(), *way)
         wired = WiredProvider(endpoint, model, dialect, *way)
         return ByKind(wired, others), lambda: endpoint.scope
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from loom.core.errors import InvalidRequest
 from loom.core.events import StreamEvent
@@ -27,12 +27,14 @@ class ByKind(LLMProvider):
 
     Args:
         chat: Who answers chats; its name and model are those of all. It is closed with this.
-        others: Who answers requests of other kinds; they hold nothing that is to be closed.
+        others: Makes who answers requests of another kind, when the first one comes; it holds
+            nothing that is to be closed.
     """
 
-    def __init__(self, chat: LLMProvider, others: Mapping[Kind, LLMProvider]) -> None:
+    def __init__(self, chat: LLMProvider, others: Mapping[Kind, Callable[[], LLMProvider]]) -> None:
         self._chat = chat
         self._others = others
+        self._made: dict[Kind, LLMProvider] = {}
 
     @property
     def name(self) -> str:
@@ -59,15 +61,19 @@ class ByKind(LLMProvider):
         """
         if request.kind == "chat":
             return self._chat.stream(request)
-        provider = self._others.get(request.kind)
-        if provider is None:
+        provider = self._made.get(request.kind) or self._make(request)
+        return provider.stream(request)
+
+    def _make(self, request: ChatRequest) -> LLMProvider:
+        make = self._others.get(request.kind)
+        if make is None:
             raise InvalidRequest(
                 f"{self.name} offers no {_TITLES[request.kind]}",
                 model=request.model,
                 provider=self.name,
                 attempts=0,
             )
-        return provider.stream(request)
+        return self._made.setdefault(request.kind, make())
 
     async def aclose(self) -> None:
         """Close who answers chats."""

@@ -14,12 +14,15 @@ from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 from loom.wire.chat_completions.embeddings import (
     decode_embeddings_request,
-    decode_embeddings_response,
     encode_embeddings_request,
     encode_embeddings_response,
 )
 from loom.wire.chat_completions.encoder import ChatCompletionsEncoder, encode_chat_response
-from loom.wire.chat_completions.errors import decode_error_reply, encode_error_reply
+from loom.wire.chat_completions.errors import (
+    decode_error_body,
+    decode_error_reply,
+    encode_error_reply,
+)
 from loom.wire.chat_completions.history import legal_history
 from loom.wire.chat_completions.refusals import refused
 from loom.wire.chat_completions.reply import ChatCompletionsDecoder
@@ -31,6 +34,7 @@ from loom.wire.chat_completions.request import (
 )
 from loom.wire.dialect import Dialect
 from loom.wire.encoded import EncodedRequest, ErrorReply, encode_json
+from loom.wire.vectors import read_vectors
 
 __all__ = ["ChatCompletionsDialect"]
 
@@ -91,7 +95,7 @@ class ChatCompletionsDialect(Dialect):
         self, body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
     ) -> EmbeddingsResponse:
         """Vectors; raises what `vectors.read_vectors` raises."""
-        return decode_embeddings_response(body, headers, request)
+        return read_vectors(body, headers, request, decode_error_body)
 
     def decode_request(self, body: bytes) -> ChatRequest:
         """

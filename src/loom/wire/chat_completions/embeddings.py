@@ -15,14 +15,11 @@ import msgspec
 
 from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from loom.core.errors import InvalidRequest
-from loom.wire.chat_completions.errors import decode_error_body
 from loom.wire.chat_completions.refusals import refused
-from loom.wire.vectors import read_vectors
 
 __all__ = [
     "EMBEDDING_MODELS",
     "decode_embeddings_request",
-    "decode_embeddings_response",
     "embedding_size",
     "encode_embeddings_request",
     "encode_embeddings_response",
@@ -80,27 +77,6 @@ def encode_embeddings_request(request: EmbeddingsRequest) -> dict[str, Any]:
         body["encoding_format"] = "base64"
     body.update(request.extra)
     return body
-
-
-def decode_embeddings_response(
-    body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
-) -> EmbeddingsResponse:
-    """
-    Vectors from a reply.
-
-    Args:
-        body: The reply's body.
-        headers: Names in lower case.
-        request: What was asked.
-
-    Returns:
-        The vectors.
-
-    Raises:
-        MalformedReply: If it holds not one vector for each text.
-        LoomError: If it is an error body in spite of status 200.
-    """
-    return read_vectors(body, headers, request, decode_error_body)
 
 
 def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:

@@ -16,12 +16,11 @@ from loom.wire.dialect import Dialect
 from loom.wire.encoded import EncodedRequest, ErrorReply, encode_json
 from loom.wire.mistral.embeddings import (
     decode_embeddings_request,
-    decode_embeddings_response,
     encode_embeddings_request,
     encode_embeddings_response,
 )
 from loom.wire.mistral.encoder import MistralEncoder, encode_chat_response
-from loom.wire.mistral.errors import decode_error_reply, encode_error_reply
+from loom.wire.mistral.errors import decode_error_body, decode_error_reply, encode_error_reply
 from loom.wire.mistral.history import legal_history
 from loom.wire.mistral.infill import decode_infill_request
 from loom.wire.mistral.reply import MistralDecoder, decode_chat_response
@@ -33,6 +32,7 @@ from loom.wire.mistral.strict import (
     check_fim_request,
     check_request,
 )
+from loom.wire.vectors import read_vectors
 
 __all__ = ["MistralDialect"]
 
@@ -104,7 +104,7 @@ class MistralDialect(Dialect):
         self, body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
     ) -> EmbeddingsResponse:
         """Vectors; raises what `vectors.read_vectors` raises."""
-        return decode_embeddings_response(body, headers, request)
+        return read_vectors(body, headers, request, decode_error_body)
 
     def decode_request(self, body: bytes) -> ChatRequest:
         """

@@ -11,13 +11,10 @@ import msgspec
 
 from loom.core.embeddings import EmbeddingDtype, EmbeddingsRequest, EmbeddingsResponse
 from loom.core.response import Usage
-from loom.wire.mistral.errors import decode_error_body
-from loom.wire.vectors import read_vectors
 
 __all__ = [
     "VectorSize",
     "decode_embeddings_request",
-    "decode_embeddings_response",
     "encode_embeddings_request",
     "encode_embeddings_response",
     "vector_size",
@@ -80,27 +77,6 @@ def encode_embeddings_request(request: EmbeddingsRequest) -> dict[str, Any]:
         body["encoding_format"] = "base64"
     body.update(request.extra)
     return body
-
-
-def decode_embeddings_response(
-    body: bytes, headers: Mapping[str, str], request: EmbeddingsRequest
-) -> EmbeddingsResponse:
-    """
-    Vectors from a reply.
-
-    Args:
-        body: The reply's body.
-        headers: Names in lower case.
-        request: What was asked.
-
-    Returns:
-        The vectors.
-
-    Raises:
-        MalformedReply: If it holds not one vector for each text.
-        LoomError: If it is an error body in spite of status 200.
-    """
-    return read_vectors(body, headers, request, decode_error_body)
 
 
 def decode_embeddings_request(body: Mapping[str, Any]) -> EmbeddingsRequest:
