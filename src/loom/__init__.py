@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from loom.client.builder import AgentBuilder
     from loom.client.facts import cost, models, provider, recommend
     from loom.client.stream import AsyncStream
+    from loom.core.embeddings import EmbeddingsResponse
     from loom.core.errors import (
         BudgetExceeded,
         CallerError,
@@ -155,6 +156,7 @@ __all__ = [
     "ContextTooLong",
     "DocumentPart",
     "Done",
+    "EmbeddingsResponse",
     "Fallback",
     "FilePart",
     "FilesBackend",
@@ -297,6 +299,7 @@ _HOMES = {
     "loom.client.stream": ("AsyncStream",),
     "loom.client.blocking": ("Mistral", "OpenAI", "Stream"),
     "loom.client.facts": ("cost", "models", "provider", "recommend"),
+    "loom.core.embeddings": ("EmbeddingsResponse",),
     "loom.core.errors": (
         "BudgetExceeded",
         "CallerError",

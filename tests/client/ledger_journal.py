@@ -1,7 +1,7 @@
 """
 Many calls, some of which fail, are cancelled or left; then the ledger beside the journal.
 
-    python -m tests.client.ledger_journal --calls 10000
+    python -m tests.client.ledger_journal --calls 10000 --kind embeddings
 
 The ledger is what we believe, the journal of the simulators is what was. Calls are matched by a tag
 and by their prompt, answers by the vendor's id of the request.
@@ -24,9 +24,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loom import AsyncMistral, Fallback, LoomError, Route
+from loom import AsyncMistral, EmbeddingsResponse, Fallback, LoomError, Route
 from loom.core.faults import fault_matrix
-from loom.core.request import Timeouts
+from loom.core.request import Kind, Timeouts
 from loom.core.response import LLMResponse
 from loom.ledger.contract import Ledger, Query, all_entries
 from loom.ledger.entry import Entry
@@ -42,6 +42,8 @@ from loom.testing.matrix_sight import HastyClock
 MODEL = "mistral-small-latest"
 # Both sides have the same prices, whatever day it is.
 DAY = date(2024, 11, 15)
+# Their models have no row on that day.
+DAYS: dict[Kind, date] = {"fim": date(2026, 8, 21), "embeddings": date(2026, 8, 21)}
 ABREAST = 16
 # As they come these take long, and show nothing else.
 QUICK = {
@@ -63,7 +65,7 @@ class Told(NamedTuple):
     """How a call ended for its caller."""
 
     how: str
-    response: LLMResponse | None = None
+    response: LLMResponse | EmbeddingsResponse | None = None
 
 
 class Books(NamedTuple):
@@ -90,18 +92,21 @@ class Books(NamedTuple):
         return "\n".join(lines)
 
 
-async def keep_books(calls: int, share: float, folder: Path, *, seed: int = 0) -> Books:
+async def keep_books(
+    calls: int, share: float, folder: Path, *, seed: int = 0, kind: Kind = "chat"
+) -> Books:
     """Make so many calls, of which a share meets a fault on each server."""
+    day = DAYS.get(kind, DAY)
     names = [QUICK.get(row.id, row.id) for row in fault_table().rows]
     chances = {name: share / len(names) for name in names}
-    options: dict[str, Any] = {"faults": chances, "as_of": DAY, "journal_size": 4 * calls}
+    options: dict[str, Any] = {"faults": chances, "as_of": day, "journal_size": 4 * calls}
     first = Simulator(seed=2 * seed + 1, **options)
     second = Simulator(seed=2 * seed + 2, any_key=True, **options)
     ledger = open_ledger(folder / "calls.db")
     for simulator in (first, second):
         await asyncio.to_thread(simulator.start)
     try:
-        told = await _make(calls, ledger, first, second, Chance(seed))
+        told = await _make(calls, ledger, (first, second), Chance(seed), kind)
         await _written(ledger)
         rows: dict[str, list[Entry]] = {name: [] for name in told}
         async for row in all_entries(ledger):
@@ -115,9 +120,15 @@ async def keep_books(calls: int, share: float, folder: Path, *, seed: int = 0) -
     journal: dict[str, list[Request]] = {name: [] for name in told}
     for simulator in (first, second):
         for request in simulator.journal:
-            prompt = json.loads(request.body)["messages"][-1]["content"]
-            journal[prompt.split()[1]].append(request)
+            journal[_prompt(json.loads(request.body)).split()[1]].append(request)
     return Books(told, rows, journal, sums.cost_usd, damage)
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    """What a request of any kind says."""
+    messages = body.get("messages") or [{"content": body.get("prompt") or body["input"][0]}]
+    prompt: str = messages[-1]["content"]
+    return prompt
 
 
 async def _written(ledger: Ledger) -> None:
@@ -128,14 +139,15 @@ async def _written(ledger: Ledger) -> None:
 
 
 async def _make(
-    calls: int, ledger: Ledger, first: Simulator, second: Simulator, chance: Chance
+    calls: int, ledger: Ledger, servers: tuple[Simulator, Simulator], chance: Chance, kind: Kind
 ) -> dict[str, Told]:
+    first, second = servers
     common: dict[str, Any] = {
         "base_url": first.base_url,
         "model": MODEL,
         "ledger": ledger,
         "clock": HastyClock(),
-        "as_of": DAY,
+        "as_of": DAYS.get(kind, DAY),
         "max_tokens": 20,
         "timeouts": Timeouts(connect_s=10, write_s=1, first_byte_s=1, idle_s=1, total_s=1e6),
     }
@@ -154,15 +166,19 @@ async def _make(
         async def worker(chance: Chance) -> None:
             for number in left:
                 name = str(number)
-                told[name] = await _call(clients[number % len(clients)], name, chance)
+                told[name] = await _call(clients[number % len(clients)], name, chance, kind)
 
         await asyncio.gather(*(worker(chance.fork()) for _ in range(ABREAST)))
     return told
 
 
-async def _call(client: AsyncMistral, name: str, chance: Chance) -> Told:
+async def _call(client: AsyncMistral, name: str, chance: Chance, kind: Kind) -> Told:
     plain, leaves = chance.happens(0.5), chance.pick((0, 0, 0, 0, 1, 2, 4, 8))
-    task = asyncio.ensure_future(_ask(client, name, leaves=leaves, plain=plain))
+    task = asyncio.ensure_future(
+        _ask(client, name, leaves=leaves, plain=plain)
+        if kind == "chat"
+        else _ask_otherwise(client, name, kind)
+    )
     if chance.happens(0.1):
         await turn(chance.whole(0, 60))
         task.cancel()
@@ -189,6 +205,16 @@ async def _ask(client: AsyncMistral, name: str, *, leaves: int, plain: bool) -> 
     except LoomError as error:
         return Told(error.code)
     return Told("left")
+
+
+async def _ask_otherwise(client: AsyncMistral, name: str, kind: Kind) -> Told:
+    prompt, tags = f"Call {name} says something", {"call": name}
+    try:
+        if kind == "fim":
+            return Told("answer", await client.fim(prompt, "the end", tags=tags))
+        return Told("answer", await client.embeddings([prompt, "another"], tags=tags))
+    except LoomError as error:
+        return Told(error.code)
 
 
 def differences(books: Books) -> Iterator[str]:
@@ -255,7 +281,7 @@ def _counted(name: str, row: Entry, requests: list[Request]) -> Iterator[str]:
         told = (row.input_tokens, row.output_tokens, row.cached_tokens, row.cost_usd)
         counted = (one.prompt_tokens, one.completion_tokens, one.cached_tokens, one.cost_usd)
         # What these told is not what the vendor counts.
-        if one.fault == "46-usage-zero":
+        if one.fault == "46-usage-zero" and one.path != "/v1/embeddings":
             counted = (0, 0, 0, Decimal(0))
         if one.fault == "50-model":
             counted = (*counted[:3], row.cost_usd)
@@ -324,9 +350,12 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--faults", type=float, default=0.05, help="share of requests (0.05)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=["chat", "fim", "embeddings"], default="chat")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        books = asyncio.run(keep_books(given.calls, given.faults, Path(folder), seed=given.seed))
+        books = asyncio.run(
+            keep_books(given.calls, given.faults, Path(folder), seed=given.seed, kind=given.kind)
+        )
     found = list(differences(books))
     sys.stdout.write("\n".join([*found, books.table(), f"{len(found)} differences", ""]))
     return int(bool(found))

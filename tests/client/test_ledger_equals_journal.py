@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from tests.client.ledger_journal import Books, Told, differences, keep_books
 
+from loom.core.request import Kind
+
 pytestmark = pytest.mark.anyio
 
 
@@ -26,6 +28,17 @@ async def test_the_ledger_equals_the_journal(
     assert calls == len(books.told)
     states = {row.state for rows in books.rows.values() for row in rows}
     assert {"settled", "estimated", "uncertain", "released"} == states
+
+
+@pytest.mark.parametrize("kind", ["fim", "embeddings"])
+async def test_the_ledger_equals_the_journal_of_other_kinds(tmp_path: Path, kind: Kind) -> None:
+    """What is no chat has its rows as chats do, each with its kind."""
+    books = await keep_books(300, 0.3, tmp_path, seed=3, kind=kind)
+
+    assert [] == list(differences(books))
+    rows = [row for rows in books.rows.values() for row in rows]
+    assert {kind} == {row.kind for row in rows}
+    assert {"settled", "uncertain", "released"} <= {row.state for row in rows}
 
 
 async def test_what_differs_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import assert_type
@@ -16,6 +16,7 @@ from loom import (
     AsyncStream,
     ChatRequest,
     Completed,
+    EmbeddingsResponse,
     Layer,
     LLMProvider,
     LLMResponse,
@@ -95,6 +96,10 @@ def blocking() -> None:
     plan = client.plan("Hello")
     assert_type(plan, Plan)
     assert_type(plan.room, int | None)
+    vectors = client.embeddings(["Hello", "Hi"], dimension=64, as_base64=True, tags={"a": "b"})
+    assert_type(vectors, EmbeddingsResponse)
+    assert_type(vectors.vectors, Sequence[Sequence[float]])
+    assert_type(client.fim("def f(", "return a", max_tokens=9), LLMResponse)
     assert_type(client.with_options(temperature=0.0), Mistral)
     client.close()
 
@@ -107,6 +112,8 @@ async def asynchronous() -> None:
     assert_type(await client.count("Hello"), TokenCount)
     assert_type(await client.quote("Hello"), Quote)
     assert_type(await client.plan("Hello"), Plan)
+    assert_type(await client.embeddings("Hello", "codestral-embed"), EmbeddingsResponse)
+    assert_type(await client.fim("def f("), LLMResponse)
 
     stream = client.stream("Hello")
     assert_type(stream, AsyncStream)

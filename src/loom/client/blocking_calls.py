@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from loom.client.blocking_platform import Platform
 from loom.client.calls import AsyncClient
 from loom.client.discreet import discreet
 from loom.client.lease import Lease
@@ -24,7 +25,7 @@ from loom.shuttle.tool import ToolLike
 __all__ = ["Client", "Stream"]
 
 
-class Client:
+class Client(Platform):
     """
     A client for code that blocks. Works with `with`, and without.
 

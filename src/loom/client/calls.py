@@ -27,6 +27,7 @@ from loom.client.discreet import discreet, discreet_async
 from loom.client.llm import Llm
 from loom.client.options import Messages, build_request
 from loom.client.output import parsed_response
+from loom.client.platform import AsyncPlatform
 from loom.client.stream import AsyncStream
 from loom.config.load import load_settings
 from loom.config.places import Place, find_place
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient:
+class AsyncClient(AsyncPlatform):
     """
     A client for asyncio. Works with `async with`, and without.
 
@@ -360,7 +361,11 @@ class AsyncClient:
         return f"<{type(self).__name__} model={self.model!r}{' closed' if self._closed else ''}>"
 
     def _request(
-        self, messages: Messages, tools: Iterable[ToolLike] | None, options: Mapping[str, Any]
+        self,
+        messages: Messages,
+        tools: Iterable[ToolLike] | None,
+        options: Mapping[str, Any],
+        defaults: Defaults | None = None,
     ) -> ChatRequest:
         if self._closed:
             raise RuntimeError("this client is closed; make a new one")
@@ -368,7 +373,7 @@ class AsyncClient:
             messages,
             tools,
             options,
-            defaults=self._defaults,
+            defaults=defaults or self._defaults,
             catalog=self._assembled.catalog,
             on=self._day(),
             vendor=self._vendor.name,

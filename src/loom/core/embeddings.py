@@ -143,7 +143,9 @@ _RESPONSE = (
     "usage", "model", "id", "request_id", "rate_limit", "attempts", "latency_s", "timeline",
     "metadata", "raw_body",
 )  # fmt: skip
-_WISHES = ("dimension", "dtype", "as_base64")
+# What is as usual is left out: layers weigh `extra`, which the model reads in a chat.
+_WISHES: dict[str, Any] = {"dimension": None, "dtype": "float", "as_base64": False}
+_FIELDS = "fields"
 
 
 def as_chat(request: EmbeddingsRequest) -> ChatRequest:
@@ -154,14 +156,18 @@ def as_chat(request: EmbeddingsRequest) -> ChatRequest:
         request: What is asked.
 
     Returns:
-        Its texts as messages, everything else in `extra`.
+        Its texts as messages; in `extra` what is not as usual.
     """
-    wishes = {name: getattr(request, name) for name in _WISHES}
+    extra = {
+        name: value for name, usual in _WISHES.items() if (value := getattr(request, name)) != usual
+    }
+    if request.extra:
+        extra[_FIELDS] = request.extra
     return ChatRequest(
         model=request.model,
         messages=tuple([Message(role="user", content=text) for text in request.texts]),
         kind="embeddings",
-        extra={**wishes, "fields": request.extra},
+        extra=extra,
         **{name: getattr(request, name) for name in _REQUEST},
     )
 
@@ -176,11 +182,11 @@ def from_chat(request: ChatRequest) -> EmbeddingsRequest:
     Returns:
         What is asked.
     """
-    wishes = {name: request.extra[name] for name in _WISHES}
+    wishes = {name: request.extra.get(name, usual) for name, usual in _WISHES.items()}
     return EmbeddingsRequest(
         model=request.model,
         texts=tuple([message.text for message in request.messages]),
-        extra=request.extra["fields"],
+        extra=request.extra.get(_FIELDS, {}),
         **wishes,
         **{name: getattr(request, name) for name in _REQUEST},
     )

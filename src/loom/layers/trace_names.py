@@ -96,7 +96,7 @@ def request_attributes(provider: str, request: ChatRequest) -> dict[str, Any]:
         found["gen_ai.request.stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
     if sampling.n not in (None, 1):
         found["gen_ai.request.choice.count"] = sampling.n
-    if request.kind == "embeddings" and request.extra["dimension"] is not None:
+    if request.kind == "embeddings" and "dimension" in request.extra:
         found["gen_ai.embeddings.dimension.count"] = request.extra["dimension"]
     if request.stream:
         found["gen_ai.request.stream"] = True
