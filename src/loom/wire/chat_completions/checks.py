@@ -192,12 +192,12 @@ def _check_pairs(messages: Sequence[Any]) -> None:
         role = message.get("role")
         if role == "tool":
             call_id = message.get("tool_call_id")
-            if call_id not in answered:
+            if not isinstance(call_id, str) or call_id not in answered:
                 # The vendor's own spelling.
                 said = "Invalid parameter: messages with role 'tool' must be a response to a"
                 said += " preceeding message with 'tool_calls'."
                 raise refused(said, f"messages.[{place}].role")
-            answered[str(call_id)] = True
+            answered[call_id] = True
             continue
         _check_answered(answered, place)
         calls = message.get("tool_calls") if role == "assistant" else None
