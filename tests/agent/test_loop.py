@@ -478,3 +478,12 @@ def test_a_sum_holds_every_number() -> None:
     numbers: dict[str, Any] = {name: place for place, name in enumerate(counts, 1)}
     total = total_usage([Usage(**numbers)] * 3)
     assert [3 * place for place, _ in enumerate(counts, 1)] == [getattr(total, n) for n in counts]
+
+
+@pytest.mark.parametrize("name", ["functions.echo", "", "wetter in köln", "x" * 100])
+async def test_a_call_by_a_name_that_is_none_does_not_poison_the_conversation(name: str) -> None:
+    """The model is told that there is no such tool, and the next request is legal."""
+    rig = Rig([calls(ToolCall("abcdefgh1", name, {}, "{}")), "Sorry."], Echo())
+    response = await rig.chat()
+    assert isinstance(response.tool_executions[0].error, ToolNotFound)
+    assert 2 == len(rig.requests)

@@ -15,7 +15,7 @@ import msgspec
 
 from loom.core.errors import InvalidRequest
 from loom.core.messages import Message, ToolCall
-from loom.wire.tool_ids import ToolIds
+from loom.wire.tool_ids import ToolIds, legal_name
 
 __all__ = ["LegalHistory", "Repair"]
 
@@ -143,10 +143,13 @@ class Repair:
             occurrence = seen.get(call.id, 0)
             seen[call.id] = occurrence + 1
             wire_id = self._ids.wire_id(call.id, occurrence)
-            if wire_id == call.id:
+            name = legal_name(call.name)
+            if name != call.name:
+                self._repairs.append(f"a call of a tool without a legal name goes out as {name!r}")
+            if wire_id == call.id and name == call.name:
                 renamed.append(call)
             else:
-                renamed.append(ToolCall(wire_id, call.name, call.input, call.arguments))
+                renamed.append(ToolCall(wire_id, name, call.input, call.arguments))
         return tuple(renamed)
 
     def _results_of(
@@ -167,7 +170,8 @@ class Repair:
                     " add a tool message with its tool_call_id before the next assistant turn"
                 )
             at, result = found.popleft()
-            results.append((at, msgspec.structs.replace(result, tool_call_id=wire.id)))
+            named = None if result.name is None else legal_name(result.name)
+            results.append((at, msgspec.structs.replace(result, tool_call_id=wire.id, name=named)))
         self._check_spare(waiting, {m.tool_call_id: m for _, m in results}, renamed, asked)
         places = [at for at, _ in results]
         if places != list(range(position + 1, position + 1 + len(places))):

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable
 
-__all__ = ["ToolIds", "hashed_id", "is_legal_id"]
+__all__ = ["ToolIds", "hashed_id", "is_legal_id", "legal_name"]
 
 _LEGAL = re.compile(r"[A-Za-z0-9]{9}")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -49,6 +49,31 @@ def hashed_id(text: str, salt: int = 0) -> str:
         number, rest = divmod(number, 62)
         letters.append(_ALPHABET[rest])
     return "".join(letters)
+
+
+_LEGAL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LONGEST_NAME = 64
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def legal_name(name: str) -> str:
+    """
+    A tool's name as vendors take it: 1 to 64 of `A-Z a-z 0-9 _ -`.
+
+    A model may ask for a tool that was never offered, by a name that is none; the call stays in
+    the history, and must not have the whole conversation refused.
+
+    Args:
+        name: Any.
+
+    Returns:
+        The same if it is legal; else what is legal of it, with a part that tells it from others.
+    """
+    if _LEGAL_NAME.fullmatch(name) is not None:
+        return name
+    told = hashed_id(name)
+    kept = _NOT_IN_A_NAME.sub("_", name)[: _LONGEST_NAME - len(told) - 1]
+    return f"{kept or 'tool'}_{told}"
 
 
 class ToolIds:
