@@ -365,3 +365,31 @@ def test_another_vendor_goes_on_in_the_middle_of_a_turn(streams: bool) -> None: 
     assert ["user", "assistant", "tool"] == [message["role"] for message in sent]
     assert "Lyon" in sent[2]["content"]
     assert ["mistral", "openai"] == [call.metadata["provider"] for call in response.calls]
+
+
+def test_a_turn_that_broke_off_goes_on_as_a_stream(tmp_path: Path) -> None:
+    """What is left to do is seen as it happens, and nothing is done twice."""
+    ran: list[str] = []
+
+    @tool
+    def note(text: str) -> str:
+        """Note it."""
+        ran.append(text)
+        return "noted"
+
+    down = [ServiceUnavailable("down")] * 3
+    first = ScriptedProvider([asks(("note", {"text": "a"})), *down, "Noted."], model=MODEL)
+    clock = FakeClock(auto=True)
+    with (
+        Simulator(provider=first) as sim,
+        Mistral(sim.api_key, base_url=sim.base_url, model=MODEL, clock=clock) as client,
+        Agent(llm=client, tools=[note], sessions=tmp_path / "chats.db") as agent,
+    ):
+        with pytest.raises(ServiceUnavailable):
+            agent.chat("Note a.", session="ann")
+        with agent.resume_stream("ann") as events:
+            kinds = [type(event) for event in events]
+        assert "Noted." == events.final().content
+    assert ["a"] == ran
+    assert ToolStarted not in kinds
+    assert TextDelta in kinds

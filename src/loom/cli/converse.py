@@ -151,7 +151,7 @@ class Conversation:
 
     def resume(self) -> AgentResponse:
         """
-        Go on where the session broke off, and show what came of it.
+        Go on where the session broke off, and show it.
 
         Returns:
             The answer.
@@ -163,9 +163,8 @@ class Conversation:
         follower = self._follower(())
 
         async def turn() -> AgentResponse:
-            with self.terminal.waiting(self.model):
-                response = await self.agent.resume(self.session or "", **self.options)
-            return follower.whole(response)
+            stream = self.agent.resume_stream(self.session or "", **self.options)
+            return await follower.follow(stream)
 
         return self._interruptible(turn(), follower)
 

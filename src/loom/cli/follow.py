@@ -121,22 +121,6 @@ class Follower:
         self._close(response)
         return response
 
-    def whole(self, response: AgentResponse) -> AgentResponse:
-        """
-        Show a turn that is over.
-
-        Args:
-            response: Its answer.
-
-        Returns:
-            The same.
-        """
-        for result in () if self._terminal.json else response.tool_executions:
-            self._finished(result)
-        self._answer(response)
-        self._close(response)
-        return response
-
     def interrupted(self) -> None:
         """Show what there is after Ctrl-C: the text so far, and what it cost so far."""
         terminal = self._terminal

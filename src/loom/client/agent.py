@@ -238,6 +238,23 @@ class AsyncAgent:
         """
         return await _folded(self._turn((), session, options))
 
+    @discreet
+    def resume_stream(self, session: str, **options: Any) -> AsyncAgentStream:
+        """
+        Go on as `resume` does, and see what happens. A plain call; iterate over what it returns.
+
+        Args:
+            session: Which conversation.
+            options: As for `chat`.
+
+        Returns:
+            As `stream`.
+
+        Raises:
+            RuntimeError: After `aclose`.
+        """
+        return AsyncAgentStream(self._turn((), session, options, stream=True))
+
     async def aclose(self) -> None:
         """End tools that still run, close backend and sources of tools; safe to call twice."""
         if self._closed:

@@ -222,6 +222,24 @@ class Agent:
         """
         return self._lease.portal().call(lambda: self._async.resume(session, **options))
 
+    @discreet
+    def resume_stream(self, session: str, **options: Any) -> AgentStream:
+        """
+        Go on as `resume` does, and see what happens; iterate over what this returns.
+
+        Args:
+            session: Which conversation.
+            options: As for `chat`.
+
+        Returns:
+            As `stream`.
+
+        Raises:
+            RuntimeError: After `close`.
+        """
+        events = self._async.resume_stream(session, **options)
+        return AgentStream(self._lease, events, owner=self)
+
     def close(self) -> None:
         """
         End tools that still run, close backend and sources of tools; safe to call twice.
