@@ -32,12 +32,14 @@ from loom import (
     RetryPolicy,
     Route,
     ServiceUnavailable,
+    provider,
 )
+from loom.config.vendors import VENDORS, Vendor
 from loom.core.request import Timeouts
 from loom.ledger.entry import Entry
 from loom.ledger.memory import MemoryLedger
 from loom.server.simulator import Simulator
-from loom.testing import FakeClock, FakeReply, FakeTransport, cancel_everywhere
+from loom.testing import FakeClock, FakeReply, FakeTransport, Witness, cancel_everywhere
 from loom.transport.http import HttpTransport
 
 pytestmark = pytest.mark.anyio
@@ -365,6 +367,19 @@ async def test_a_refused_argument_is_in_no_frame(sim: Simulator) -> None:
         except CallerError as error:
             found = places(error)
     assert [] == leaks(SECRETS, found)
+
+
+async def test_a_vendor_without_a_usual_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One must be named; what is no vendor over the wire makes no vectors."""
+    made = Witness()
+    nobody = Vendor(name="nobody", title="Nobody", model="m", provider=lambda _: made)
+    monkeypatch.setitem(VENDORS, "nobody", nobody)
+    async with provider("nobody:m") as m:
+        with pytest.raises(InvalidRequest, match="no model of Nobody is usual for embeddings"):
+            await m.embeddings("x")
+        with pytest.raises(InvalidRequest, match="witness offers no embeddings"):
+            await m.embeddings("x", "any")
+    assert 0 == made.calls
 
 
 async def test_openai_compatible_servers_are_asked_at_their_address() -> None:

@@ -69,7 +69,7 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
     A provider with everything around it.
 
     Attributes:
-        provider: The outermost layer.
+        provider: The outermost layer; it serves requests of every kind that the vendor has.
         catalog: The models and prices that it counts with.
         window: Counts requests, and makes them fit.
         as_of: The day whose facts hold; None: the day of each call.
