@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
 import pytest
 
-from loom.testing import Survey, abandoned_generators, cancel_everywhere, turn
+from loom.testing import SeededLoop, Survey, abandoned_generators, cancel_everywhere, turn
 from loom.testing.cancel import _place
 
 
@@ -287,3 +289,30 @@ def test_the_hooks_are_put_back() -> None:
 
     assert [] == found
     assert before == sys.get_asyncgen_hooks()
+
+
+def test_a_loop_that_was_looked_at_is_collected() -> None:
+    """A generator that lives on knows its hook, and the hook its loop: a circle that can go."""
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        yield 1
+
+    class Held:
+        generator: AsyncGenerator[int, None]
+
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        loop = asyncio.get_running_loop()
+        with abandoned_generators():
+            held = Held()
+            held.generator = numbers()
+            await anext(held.generator)
+            loop.held = held  # type: ignore[attr-defined] # whatever an error's frames hold
+            await held.generator.aclose()
+        return weakref.ref(loop)
+
+    with asyncio.Runner(loop_factory=lambda: SeededLoop(1)) as runner:
+        loop = runner.run(main())
+    del runner
+    gc.collect()
+
+    assert loop() is None

@@ -118,19 +118,21 @@ def abandoned_generators() -> Generator[list[str], None, None]:
         A context manager that gives the list of their names and places; it grows.
     """
     found: list[str] = []
-    hooks = sys.get_asyncgen_hooks()
+    # Not the pair itself: the collector does not look into it, and would free no loop that had a
+    # generator with this hook.
+    first, last = sys.get_asyncgen_hooks()
 
     def note(generator: AsyncGenerator[Any, Any]) -> None:
         code: CodeType = getattr(generator, "ag_code")  # noqa: B009  # the ABC does not know it
         found.append(f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})")
-        if hooks.finalizer is not None:
-            hooks.finalizer(generator)
+        if last is not None:
+            last(generator)
 
-    sys.set_asyncgen_hooks(firstiter=hooks.firstiter, finalizer=note)
+    sys.set_asyncgen_hooks(firstiter=first, finalizer=note)
     try:
         yield found
     finally:
-        sys.set_asyncgen_hooks(firstiter=hooks.firstiter, finalizer=hooks.finalizer)
+        sys.set_asyncgen_hooks(firstiter=first, finalizer=last)
 
 
 class _Run(Coroutine[Any, Any, object]):
