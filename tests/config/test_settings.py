@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom.config.load import load_settings, normalise_base_url, user_file
+from loom.config.load import (
+    load_settings,
+    normalise_base_url,
+    take_settings_from,
+    user_file,
+)
 from loom.config.settings import Settings
 from loom.core.errors import ConfigInvalid
 
@@ -194,3 +199,25 @@ def test_any_text_is_one_form_or_a_refusal(url: str) -> None:
         return
     assert once == normalise_base_url(once)
     assert once.endswith("/v1")
+
+
+def test_a_named_file_takes_the_place_of_the_projects(project: Path) -> None:
+    """Who names a file trusts it: it may choose an address, and the user's own still holds."""
+    write_user('model = "user"\ntemperature = 0.1')
+    (project / "looms.toml").write_text('model = "project"')
+    named = project / "named.toml"
+    named.write_text('model = "named"\nbase_url = "https://relay.example"')
+    take_settings_from(named)
+    try:
+        settings = load_settings()
+    finally:
+        take_settings_from(None)
+    assert ("named", 0.1) == (settings.model, settings.temperature)
+    assert "https://relay.example/v1" == settings.base_url
+    assert "project" == load_settings().model
+
+
+def test_a_named_file_must_be_there(project: Path) -> None:
+    """A slip in its name is no empty file."""
+    with pytest.raises(ConfigInvalid, match=r"there is no file .*none\.toml"):
+        take_settings_from(project / "none.toml")

@@ -25,6 +25,7 @@ __all__ = [
     "normalise_base_url",
     "project_file",
     "started_by_uv",
+    "take_settings_from",
     "user_file",
     "wants_latest_genai_names",
 ]
@@ -35,6 +36,8 @@ _FROM_ENVIRONMENT = tuple(
     name for name in Settings.__struct_fields__ if not name.endswith("_api_key") and name != "vault"
 )
 _ADDRESSES = ("base_url", "openai_base_url")
+# The file that somebody named, for the whole process.
+_named: list[Path] = []
 
 
 def user_file() -> Path:
@@ -49,6 +52,23 @@ def project_file() -> Path:
     return Path("looms.toml")
 
 
+def take_settings_from(path: Path | None) -> None:
+    """
+    Let a file take the place of the project's, for the whole process.
+
+    Who names a file trusts it: it may say everything that the user's own may.
+
+    Args:
+        path: The file; None: the project's again.
+
+    Raises:
+        ConfigInvalid: If there is no such file.
+    """
+    if path is not None and not path.is_file():
+        raise ConfigInvalid(f"there is no file {path}")
+    _named[:] = [] if path is None else [path]
+
+
 def load_settings() -> Settings:
     """
     Read the environment and the two files, each once.
@@ -60,7 +80,9 @@ def load_settings() -> Settings:
         ConfigInvalid: If a file is not TOML, a name is unknown or a value does not fit.
     """
     values = _read_file(user_file(), project=False)
-    for source in (_read_file(project_file(), project=True), _read_environment(os.environ)):
+    nearer = [_read_file(path, project=False) for path in _named]
+    nearer = nearer or [_read_file(project_file(), project=True)]
+    for source in (*nearer, _read_environment(os.environ)):
         vault = {**values.get("vault", {}), **source.get("vault", {})}
         values = {**values, **source, "vault": vault}
     values["vault"] = VaultSettings(**values["vault"])
