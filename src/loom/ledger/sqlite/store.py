@@ -67,6 +67,16 @@ class SqliteLedger(Ledger):
         """The file."""
         return self._terms.path
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their row, as far as this process knows; it asks nobody."""
+        return 0 if self._writer is None else self._writer.waiting
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing new is accepted now, in a word; None: all is well. It asks nobody."""
+        return None if self._writer is None else self._writer.trouble
+
     async def reserve(self, opening: Opening, budgets: Sequence[Budget] = ()) -> Ticket:
         """
         Keep the worst case free in every budget, or in none, and write the open row.

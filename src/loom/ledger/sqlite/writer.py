@@ -56,6 +56,16 @@ class Writer:
         self._waiting = 0
         self._desk: Desk | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their row."""
+        return self._waiting
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing new is accepted now; None: all is well."""
+        return None if self._desk is None else self._desk.trouble
+
     def send(self, order: Order) -> None:
         """
         Queue an order.
