@@ -30,7 +30,7 @@ SECTIONS = {
     "Talk": ("chat", "agent"),
     "Models and keys": ("models", "ping", "count", "quote"),
     "Costs": ("cost", "reconcile", "what-if"),
-    "Gateway": ("keys",),
+    "Gateway": ("serve", "keys"),
     "Without a key": ("demo", "sim", "fault-matrix"),
 }
 
