@@ -34,6 +34,7 @@ from loom.core.timeline import Charge
 from loom.core.version import VERSION
 from loom.providers.curl import redacted_curl
 from loom.providers.key import Key
+from loom.providers.quoted import clean_error
 from loom.providers.trip import Trip
 from loom.providers.whole import events_of
 from loom.transport.contract import HttpReply, HttpRequest, Transport
@@ -261,9 +262,8 @@ class WiredProvider(LLMProvider):
         charge = trip.charge(error)
         error.uncertain = charge in ("unknown", "estimated")
         error.curl = redacted_curl(outgoing)
-        for header in outgoing.headers.values():
-            if isinstance(header, Secret):
-                _redact(error, header.reveal().removeprefix("Bearer "))
+        keys = (each for each in outgoing.headers.values() if isinstance(each, Secret))
+        clean_error(error, request, (each.reveal().removeprefix("Bearer ") for each in keys))
         error.timeline = trip.failed(error, charge, self._clock.monotonic_s())
         if isinstance(error, InvalidAPIKey) and key is not None and isinstance(bearer, Secret):
             # Fault matrix, row 37: once more, if there is a new key by now.
@@ -375,12 +375,6 @@ def _broken(error: TimedOut | Unreachable, decoder: ChatDecoder) -> LoomError:
     return StreamTruncated(
         "the connection broke in the middle of the answer", partial=partial, phase="reset"
     )
-
-
-def _redact(error: LoomError, key: str) -> None:
-    if len(key) >= 4 and key in error.message:
-        error.message = error.message.replace(key, "***")
-        error.args = (error.message,)
 
 
 def _estimated(encoded: EncodedRequest, response: LLMResponse) -> Usage:
