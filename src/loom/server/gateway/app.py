@@ -21,7 +21,7 @@ from loom.core.ambient import Clock
 from loom.core.embeddings import as_chat, from_chat_response
 from loom.core.errors import BudgetExceeded, InvalidRequest, LoomError
 from loom.core.provider import LLMProvider
-from loom.core.request import Attribution, ChatRequest, Verbatim
+from loom.core.request import Attribution, ChatRequest, Timeouts, Verbatim
 from loom.core.response import LLMResponse
 from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
@@ -97,6 +97,7 @@ class Gateway:
         metrics: Gives `/metrics`, and hears of each answer; None: there is none.
         rescue: Whether answers that break begin anew elsewhere.
         body_bytes: What a request's body may weigh.
+        timeouts: Of every call.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Gateway:
         metrics: Metrics | None = None,
         rescue: bool = False,
         body_bytes: int = BODY_BYTES,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value
     ) -> None:
         self._provider = provider
         self._ring = ring
@@ -120,6 +122,7 @@ class Gateway:
         self._new_id = new_id
         self._metrics = metrics
         self._body_bytes = body_bytes
+        self._timeouts = timeouts
         self._rescue = rescue
         self._dialects: dict[DialectName, Dialect] = {
             "openai": ChatCompletionsDialect(),
@@ -272,7 +275,9 @@ class Gateway:
         attribution = Attribution(
             tenant="" if key is None else key.id, tags={} if key is None else key.tags
         )
-        return msgspec.structs.replace(request, attribution=attribution, verbatim=verbatim)
+        return msgspec.structs.replace(
+            request, attribution=attribution, verbatim=verbatim, timeouts=self._timeouts
+        )
 
     async def _plain(self, call: Call, request: ChatRequest, provider: LLMProvider) -> None:
         try:
@@ -280,7 +285,7 @@ class Gateway:
         except LoomError as error:
             raise outward(error) from None
         headers = {**_JSON, **await self._told(call, response)}
-        if response.raw_body is not None and _as_it_came(request, response):
+        if response.raw_body is not None and _as_it_came(request, response, self._provider.name):
             body = response.raw_body
         else:
             body = call.dialect.encode_response(response)
@@ -392,12 +397,12 @@ def _is_plain(request: ChatRequest) -> bool:
     return not history.repairs and not history.tool_ids
 
 
-def _as_it_came(request: ChatRequest, response: LLMResponse) -> bool:
+def _as_it_came(request: ChatRequest, response: LLMResponse, vendor: str) -> bool:
     """Whether the body is in the caller's dialect, and the answer, not the chunk of a stream."""
-    verbatim, raw = request.verbatim, response.raw_body or b""
+    raw = response.raw_body or b""
     return (
-        verbatim is not None
-        and response.metadata.get("provider", verbatim.dialect) == verbatim.dialect
+        request.verbatim is not None
+        and response.metadata.get("provider", vendor) == vendor
         and b'"chat.completion.chunk"' not in raw
         and b'"delta":' not in raw
     )

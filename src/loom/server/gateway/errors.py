@@ -11,9 +11,13 @@ from loom.core.errors import (
     InvalidAPIKey,
     LimitExceeded,
     LoomError,
+    MalformedReply,
     PermissionDenied,
     RateLimited,
+    ReplyTooLarge,
     ServiceUnavailable,
+    UnexpectedRedirect,
+    Unreachable,
     UpstreamAuth,
 )
 
@@ -21,6 +25,13 @@ __all__ = ["limit_of", "log_unexpected", "outward", "unexpected"]
 
 _log = logging.getLogger("loom.gateway")
 
+# What these say of themselves names hosts, ports and proxies; the log has it.
+_SAID: dict[type[LoomError], str] = {
+    Unreachable: "the vendor cannot be reached",
+    MalformedReply: "the vendor's answer cannot be read",
+    ReplyTooLarge: "the vendor's answer is too large",
+    UnexpectedRedirect: "the vendor's answer was a redirect",
+}
 # "Errors from upstream are cut to 2 KB and cleaned before being relayed": rule S10.
 _LONGEST = 2048
 
@@ -30,7 +41,7 @@ def outward(error: LoomError) -> LoomError:
     An error of the shared provider as its caller may see it.
 
     A vendor that refuses the gateway's own key, or its empty purse, is the operator's trouble: a
-    caller that read 401 would blame its own key.
+    caller that read 401 would blame its own key. Where the vendor is concerns nobody.
 
     Args:
         error: How the call failed.
@@ -51,7 +62,11 @@ def outward(error: LoomError) -> LoomError:
         )
         told.__cause__ = error
         return told
-    if len(error.message) > _LONGEST:
+    hidden = _SAID.get(type(error))
+    if hidden is not None:
+        error.message = hidden
+        error.args = (hidden,)
+    elif len(error.message) > _LONGEST:
         error.message = error.message[: _LONGEST - 4] + " ..."
         error.args = (error.message,)
     return error
