@@ -57,6 +57,16 @@ def test_fields_hold_a_word_or_nothing(name: str, value: str) -> None:
     assert "1500" == getattr(cleaned("no", **{name: "1500"}), name)
 
 
+def test_what_stands_behind_a_gap_is_no_less_the_callers() -> None:
+    """The suffix of a request to fill in the middle is taken out too."""
+    request = ChatRequest(
+        model="m", messages=(Message.user("x"),), kind="fim", extra={"suffix": PROMPT}
+    )
+    error = InvalidRequest(f"no: {PROMPT}")
+    clean_error(error, request, [])
+    assert "no: ..." == error.message
+
+
 def test_a_key_is_masked() -> None:
     """Wherever it stands in the message."""
     assert (

@@ -90,6 +90,8 @@ def _texts(request: ChatRequest) -> Iterator[str]:
         yield tool.description or ""
     if request.metadata:
         yield msgspec.json.encode(request.metadata).decode()
+    # What stands behind a gap is there.
+    yield from (value for value in request.extra.values() if isinstance(value, str))
     for message in request.messages:
         if isinstance(message.content, str):
             yield message.content
