@@ -24,10 +24,8 @@ from loom.agent.context import shrink
 from loom.agent.events import AgentEvent, CallCompleted, Done, ToolFinished, ToolStarted
 from loom.agent.history import OpenCall
 from loom.agent.limits import AgentLimits, ContextPolicy
-from loom.agent.log import Log
 from loom.agent.response import AgentResponse
 from loom.agent.session import Begun, Said, Withdrawn
-from loom.agent.tally import Tally
 from loom.core.ambient import Clock
 from loom.core.errors import (
     BudgetExceeded,
@@ -41,7 +39,7 @@ from loom.core.errors import (
     ToolDenied,
     ToolTimedOut,
 )
-from loom.core.events import Completed
+from loom.core.events import Completed, Relayed
 from loom.core.messages import Message, ToolCall
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest
@@ -50,6 +48,8 @@ from loom.shuttle.executor import Executor, ToolBegun
 from loom.shuttle.result import ToolResult
 
 if TYPE_CHECKING:
+    from loom.agent.log import Log
+    from loom.agent.tally import Tally
     from loom.layers.trace_agent import AgentRecorder
 
 __all__ = ["Gear", "Loop", "Parse"]
@@ -171,7 +171,8 @@ class Loop:
                         if isinstance(event, Completed):
                             await self._heard(event.response)
                             break
-                        yield event
+                        if not isinstance(event, Relayed):  # which only a gateway asks for
+                            yield event
                     else:
                         raise StreamTruncated("the stream ended before the answer was complete")
                 break
