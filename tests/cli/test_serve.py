@@ -376,3 +376,31 @@ def _until(running: Gateway, text: bytes) -> bytes:
         if text in line:
             return line
     raise AssertionError("it ended")
+
+
+def test_no_header_of_a_caller_reaches_the_vendor(gateway: Begin, vendor: Any) -> None:
+    """S5: the vendor gets our headers and our key, whatever the caller says."""
+    simulator = vendor()
+    running = gateway(sim=False)
+    hostile = {
+        "authorization": "Bearer loom_sk_somebody",
+        "connection": "keep-alive, x-evil",
+        "cookie": "a=b",
+        "forwarded": "for=1.2.3.4",
+        "openai-organization": "org-evil",
+        "proxy-authorization": "Basic evil",
+        "te": "trailers",
+        "x-api-key": "evil",
+        "x-evil": "1",
+        "x-forwarded-host": "evil.example",
+    }
+    connection = running.connect()
+    messages = [{"role": "user", "content": "Hello"}]
+    body = json.dumps({"model": MODEL, "messages": messages})
+    connection.request("POST", CHAT, body, hostile)
+    assert 200 == connection.getresponse().status
+    connection.close()
+    (entry,) = simulator.journal
+    assert not set(entry.headers) & (set(hostile) - {"authorization", "connection"})
+    assert "evil" not in repr(entry.headers)
+    assert "somebody" not in repr(entry)

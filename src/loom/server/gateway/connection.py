@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
-from enum import IntEnum
+from enum import Enum
 from typing import Any, NoReturn
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade
@@ -36,13 +36,17 @@ _LINGER_BYTES = 64 * 1024 * 1024
 _LOW = 4
 
 
-class Phase(IntEnum):
+class Phase(Enum):
     """What is being read."""
 
     REST = 0
     HEAD = 1
     BODY = 2
     LINGER = 3
+
+
+# Names of a module are found sooner than those of an enum: every header asks.
+_REST, _HEAD, _BODY, _LINGER = Phase.REST, Phase.HEAD, Phase.BODY, Phase.LINGER
 
 
 class _Refused(Exception):
@@ -94,10 +98,10 @@ class Connection(HttpToolsProtocol):
         super().__init__(**options)
         self.keeper = keeper
         self.limits = keeper.limits
-        self.phase = Phase.HEAD
+        self.most_fields = keeper.limits.head_fields
+        self.phase = _HEAD
         self.since_s = 0.0
         self.unread = 0  # bytes of a head that is not whole
-        self.head_size = 0
         self.body_size = 0
         self.unsent = 0
         self.unsent_since_s = 0.0
@@ -133,15 +137,15 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on, and refuse what is no request."""
         before = self.phase
-        if before is Phase.LINGER or self.upgraded:
+        if before is _LINGER or self.upgraded:
             self._left_over(data)
             return
-        if before is Phase.REST:
-            self.phase, self.since_s = Phase.HEAD, self.loop.time()
+        if before is _REST:
+            self.phase, self.since_s = _HEAD, self.loop.time()
         self._unset_keepalive_if_required()
         self._feed(data)
         # A body that ends in the same piece is not counted.
-        if self.phase is Phase.HEAD and before is not Phase.BODY:
+        if self.phase is _HEAD and before is not _BODY:
             self.unread += len(data)
             if self.unread > self.limits.head_bytes:
                 self.refuse(head_too_large(self.limits), "limit")
@@ -152,7 +156,7 @@ class Connection(HttpToolsProtocol):
         except HttpParserUpgrade as offer:
             # Who offers another protocol is answered in this one (RFC 9110, section 7.8).
             self.upgraded = True
-            if self.phase is Phase.BODY:
+            if self.phase is _BODY:
                 self._read_on(data[offer.args[0] :])
         except HttpParserInvalidMethodError:
             self.refuse(InvalidRequest("no such method", http_status=501), "not_http")
@@ -161,7 +165,7 @@ class Connection(HttpToolsProtocol):
             self.refuse(error, "not_http" if self.fault is None else "limit")
 
     def _left_over(self, data: bytes) -> None:
-        if self.upgraded and self.phase is Phase.BODY:
+        if self.upgraded and self.phase is _BODY:
             self._read_on(data)
             return
         self.body_size += len(data)
@@ -173,9 +177,9 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
-        if self.phase is not Phase.HEAD:
-            self.phase, self.since_s = Phase.HEAD, self.loop.time()
-        self.unread = self.head_size = self.body_size = 0
+        if self.phase is not _HEAD:
+            self.phase, self.since_s = _HEAD, self.loop.time()
+        self.unread = self.body_size = 0
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
@@ -186,25 +190,29 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer is left out."""
-        if self.phase is not Phase.HEAD:
-            # A trailer: uvicorn would add it to headers that were already looked at.
+        if self.phase is not _HEAD:
+            # uvicorn would add it to headers that were already looked at.
             return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value))
-        self.head_size += len(name) + len(value) + 4
-        limits = self.limits
-        if self.head_size > limits.head_bytes or len(self.headers) > limits.head_fields:
-            self._stop(head_too_large(limits))
+        headers = self.headers
+        headers.append((name, value))
+        if len(headers) > self.most_fields:
+            self._stop(head_too_large(self.limits))
 
     def on_headers_complete(self) -> None:
         """Look at the head, and hand the request on."""
-        self._check_head()
-        offers = self.parser.should_upgrade()
+        parser = self.parser
+        version, method = parser.get_http_version(), parser.get_method()
+        try:
+            check_head(version, method, self.url, self.headers, self.limits)
+        except LoomError as error:
+            self._stop(error)
+        offers: bool = parser.should_upgrade()
         if offers and any(name == b"transfer-encoding" for name, _ in self.headers):
             self._stop(InvalidRequest("an offer of another protocol cannot have a body in chunks"))
-        self.phase, self.since_s = Phase.BODY, self.loop.time()
+        self.phase, self.since_s = _BODY, self.loop.time()
         super().on_headers_complete()
         if offers:
             self.cycle.keep_alive = False
@@ -223,7 +231,7 @@ class Connection(HttpToolsProtocol):
         """Rest until the next request."""
         if self.owed:
             return
-        self.phase = Phase.REST
+        self.phase = _REST
         super().on_message_complete()
 
     def _read_on(self, data: bytes) -> None:
@@ -239,18 +247,6 @@ class Connection(HttpToolsProtocol):
             super().on_body(piece)
         if not self.owed:
             self.on_message_complete()
-
-    def _check_head(self) -> None:
-        try:
-            check_head(
-                self.parser.get_http_version(),
-                self.parser.get_method(),
-                self.url,
-                self.headers,
-                self.limits,
-            )
-        except LoomError as error:
-            self._stop(error)
 
     def _stop(self, error: LoomError) -> NoReturn:
         self.fault = error
@@ -269,7 +265,7 @@ class Connection(HttpToolsProtocol):
         self.keeper.dropped(reason)
         self.fault = error
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
-        reading = self.phase is Phase.BODY
+        reading = self.phase is _BODY
         busy = None if cycle is None or cycle.response_complete else cycle
         if self.pipeline or (busy is not None and (not reading or busy.response_started)):
             # Another answer is on its way here, or a part of this one.
@@ -297,7 +293,7 @@ class Connection(HttpToolsProtocol):
     def linger(self) -> None:
         """Say that nothing more is sent, and close when the caller has said what it had to say."""
         self._unset_keepalive_if_required()
-        self.phase, self.since_s, self.body_size = Phase.LINGER, self.loop.time(), 0
+        self.phase, self.since_s, self.body_size = _LINGER, self.loop.time(), 0
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -365,7 +361,7 @@ class _Gentle:
 
     def close(self) -> None:
         connection = self._connection
-        if connection.phase is Phase.BODY and not connection.transport.is_closing():
+        if connection.phase is _BODY and not connection.transport.is_closing():
             connection.linger()
         else:
             connection.transport.close()

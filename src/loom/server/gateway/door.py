@@ -95,7 +95,7 @@ class Door:
         self._dropped = dropped
         self._inside: set[_Visit] = set()
         self._empty: asyncio.Event | None = None
-        self._prefix = f"req_{secret_bytes(6).hex()}"
+        self._prefix = f"req_{secret_bytes(6).hex()}".encode()
         self._numbers = count(1)
 
     @property
@@ -143,27 +143,29 @@ class Door:
         """
         for visit in tuple(self._inside):
             if visit.cut is None and visit.task is not None:
-                visit.cut = error
+                visit.cut, visit.hushed = error, True
                 visit.task.cancel()
 
     def _looked_at(self, scope: Scope, visit: _Visit) -> LoomError | None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        if _WELL_FORMED.fullmatch(given) is None:
+        given = headers.get(b"x-request-id")
+        if given is None or _WELL_FORMED.fullmatch(given) is None:
             # Inside, everybody reads the header: there is one id, whoever gave it.
-            given = f"{self._prefix}{next(self._numbers):x}".encode()
-            others = [field for field in scope["headers"] if field[0] != b"x-request-id"]
-            scope["headers"] = [*others, (b"x-request-id", given)]
+            fields = scope["headers"]
+            if given is not None:
+                fields = [field for field in fields if field[0] != b"x-request-id"]
+            given = b"%b%x" % (self._prefix, next(self._numbers))
+            scope["headers"] = [*fields, (b"x-request-id", given)]
         scope[_REQUEST_ID] = given.decode()
         if self._readiness.state == "draining":
             visit.last = True
             if scope["path"] not in _ALWAYS:
                 self._dropped("draining")
                 return ServiceUnavailable("the gateway is being stopped", retry_after_s=1.0)
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
             self._dropped("encoding")
             return InvalidRequest("a body must not be compressed", http_status=415)
-        if _is_foreign(headers) and self._needs_no_key():
+        if self._needs_no_key() and _is_foreign(headers):
             self._dropped("foreign")
             return PermissionDenied(
                 "a gateway without keys answers to programs on this machine alone, and to no web"
@@ -180,6 +182,7 @@ class Door:
             _log.debug("nobody read the end of request %s", request_id_of(visit.scope))
 
     async def _tell(self, visit: _Visit, error: LoomError) -> None:
+        visit.hushed = False
         if visit.ended or (visit.started and not visit.streamed):
             # A plain answer whose beginning was sent: cut off, it is not taken for whole.
             return
@@ -188,7 +191,7 @@ class Door:
         if visit.started:
             # As the encoders of the dialects write it; no `[DONE]` follows.
             event = b"data: " + reply.body + b"\n\n"
-            await visit.pass_on({"type": "http.response.body", "body": event, "more_body": False})
+            await visit.send({"type": "http.response.body", "body": event, "more_body": False})
             return
         fields = {"content-type": "application/json", **reply.headers}
         if error.retry_after_s is not None:
@@ -196,8 +199,8 @@ class Door:
         fields["content-length"] = str(len(reply.body))
         headers = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
         start = {"type": "http.response.start", "status": reply.status, "headers": headers}
-        await visit.pass_on(start)
-        await visit.pass_on({"type": "http.response.body", "body": reply.body, "more_body": False})
+        await visit.send(start)
+        await visit.send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
 
 class _Visit:
@@ -209,36 +212,37 @@ class _Visit:
         send: ASGI's.
     """
 
-    __slots__ = ("_send", "cut", "ended", "last", "scope", "started", "streamed", "task")
+    __slots__ = ("_send", "cut", "ended", "hushed", "last", "scope", "started", "streamed", "task")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.scope = scope
         self._send = send
         self.task = asyncio.current_task()
         self.cut: LoomError | None = None
-        self.last = self.started = self.streamed = self.ended = False
+        self.last = self.started = self.streamed = self.ended = self.hushed = False
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Pass on what the application says, as long as it is heard."""
-        if self.cut is None:
-            await self.pass_on(message)
-
-    async def pass_on(self, message: MutableMapping[str, Any]) -> None:
-        """Pass on, with the headers of the door."""
-        if not self.started:
-            self.started = True
-            headers = list(message["headers"])
-            names = dict(headers)
-            if b"x-request-id" not in names and _REQUEST_ID in self.scope:
-                headers.append((b"x-request-id", self.scope[_REQUEST_ID].encode()))
-            if self.last:
-                headers.append((b"connection", b"close"))
-            kind: bytes = names.get(b"content-type", b"")
-            self.streamed = kind.startswith(b"text/event-stream")
-            message["headers"] = headers
-        elif not message.get("more_body", False):
-            self.ended = True
+        if self.hushed:
+            return
+        if self.started:
+            self.ended = not message.get("more_body", False)
+        else:
+            self._begin(message)
         await self._send(message)
+
+    def _begin(self, message: MutableMapping[str, Any]) -> None:
+        """Add the headers of the door."""
+        self.started = True
+        headers = list(message["headers"])
+        names = dict(headers)
+        if b"x-request-id" not in names:
+            headers.append((b"x-request-id", self.scope[_REQUEST_ID].encode()))
+        if self.last:
+            headers.append((b"connection", b"close"))
+        kind: bytes = names.get(b"content-type", b"")
+        self.streamed = kind.startswith(b"text/event-stream")
+        message["headers"] = headers
 
 
 def _is_foreign(headers: Mapping[bytes, bytes]) -> bool:

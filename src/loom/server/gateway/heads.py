@@ -18,6 +18,7 @@ __all__ = ["body_too_large", "check_head", "head_too_large"]
 # Control characters, percent-encoded: they would be raw in the path that is routed and logged.
 _CONTROL_IN_TARGET = re.compile(rb"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
 _HOST = re.compile(rb"[A-Za-z0-9._~:%\[\]-]*")
+_LOOKED_AT = frozenset({b"host", b"transfer-encoding", b"content-length"})
 # Two blanks, `HTTP/1.1`, and two line ends.
 _FRAME_BYTES = 14
 
@@ -44,22 +45,29 @@ def check_head(
         RequestTooLarge: If it announces a body that is too large.
     """
     _check_line(version, method, target)
-    size = len(method) + len(target) + _FRAME_BYTES
+    size = len(method) + len(target) + _FRAME_BYTES + 4 * len(headers)
     hosts = 0
     for name, value in headers:
-        size += len(name) + len(value) + 4
-        if name == b"host":
-            hosts += 1 if _HOST.fullmatch(value) else 2
-        elif name == b"transfer-encoding":
-            # The parser takes `gzip, chunked`, and chunks in HTTP/1.0.
-            if value.lower() != b"chunked" or version == "1.0":
-                raise InvalidRequest("only chunked is known as a transfer encoding")
-        elif name == b"content-length" and int(value) > limits.body_bytes:
-            raise body_too_large(limits)
+        size += len(name) + len(value)
+        if name in _LOOKED_AT:
+            hosts += _check_field(name, value, version, limits)
     if hosts > 1 or (not hosts and version == "1.1"):
         raise InvalidRequest("a request has one header Host, with a host and nothing else")
     if size > limits.head_bytes:
         raise head_too_large(limits)
+
+
+def _check_field(name: bytes, value: bytes, version: str, limits: DoorLimits) -> int:
+    """Look at a header, and count hosts: one that is none counts as two."""
+    if name == b"host":
+        return 1 if _HOST.fullmatch(value) else 2
+    if name == b"transfer-encoding":
+        # The parser takes `gzip, chunked`, and chunks in HTTP/1.0.
+        if value.lower() != b"chunked" or version == "1.0":
+            raise InvalidRequest("only chunked is known as a transfer encoding")
+    elif int(value) > limits.body_bytes:
+        raise body_too_large(limits)
+    return 0
 
 
 def _check_line(version: str, method: bytes, target: bytes) -> None:

@@ -175,6 +175,8 @@ class GatewayServer:
             headers=_HEADERS,
         )
         config.load()
+        # What uvicorn has to say is of nobody's interest, and would go to standard error.
+        logging.getLogger("uvicorn").addHandler(logging.NullHandler())
         state = ServerState()
         keeper = Doorkeeper(self._limits, self._reply, self._dropped)
         loop = asyncio.get_running_loop()
