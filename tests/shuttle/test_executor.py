@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from loom.core.errors import InvalidRequest, ToolDenied, ToolFailed, ToolNotFound
 from loom.core.messages import TextPart, ToolCall
-from loom.shuttle.executor import Executor, ToolBegun
+from loom.shuttle.executor import Executor
 from loom.shuttle.function import tool
 from loom.shuttle.permission import Permissions
-from loom.shuttle.result import ToolResult
+from loom.shuttle.result import ToolBegun, ToolResult
 from loom.shuttle.tool import Tool
 from loom.testing import FakeClock, LoopClock, SeededLoop, turn
 

@@ -11,10 +11,10 @@ from contextlib import aclosing
 import pytest
 
 from loom.core.messages import ToolCall
-from loom.shuttle.executor import Executor, ToolBegun
+from loom.shuttle.executor import Executor
 from loom.shuttle.function import tool
 from loom.shuttle.permission import Permissions
-from loom.shuttle.result import ToolResult
+from loom.shuttle.result import ToolBegun, ToolResult
 from loom.testing import FakeClock, LoopClock, SeededLoop, cancel_everywhere, turn
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,8 @@ from typing import Any, Literal, assert_type
 from loom import Message, Permissions, Tool, ToolCall, ToolResult, tool, tool_result_message
 from loom.core.ambient import SystemClock
 from loom.core.messages import Part
-from loom.shuttle.executor import Executor, ToolBegun
+from loom.shuttle.executor import Executor
+from loom.shuttle.result import ToolBegun
 from loom.shuttle.function import FunctionTool
 
 

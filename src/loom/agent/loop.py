@@ -44,13 +44,13 @@ from loom.core.messages import Message, ToolCall
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
-from loom.shuttle.executor import Executor, ToolBegun
-from loom.shuttle.result import ToolResult
+from loom.shuttle.result import ToolBegun, ToolResult
 
 if TYPE_CHECKING:
     from loom.agent.log import Log
     from loom.agent.tally import Tally
     from loom.layers.trace_agent import AgentRecorder
+    from loom.shuttle.executor import Executor
 
 __all__ = ["Gear", "Loop", "Parse"]
 

@@ -18,8 +18,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, get_args
 
-import msgspec
-
 from loom.core.ambient import Clock
 from loom.core.errors import ToolArgumentsInvalid, ToolDenied, ToolFailed, ToolNotFound
 from loom.core.messages import ToolCall
@@ -29,28 +27,17 @@ from loom.shuttle.arguments import fitted_arguments
 from loom.shuttle.batch import Batch, end_tasks
 from loom.shuttle.job import Job
 from loom.shuttle.permission import Permissions, Verdict
-from loom.shuttle.result import ToolResult
+from loom.shuttle.result import ToolBegun, ToolResult
 from loom.shuttle.schema_words import nearest, quoted
 from loom.shuttle.threads import WorkerThreads
 from loom.shuttle.tool import DecodingTool, Tool, tool_specs
 
-__all__ = ["Executor", "ToolBegun"]
+__all__ = ["Executor"]
 
 # Threads of tools that do not end count: so many may hang before others wait.
 _MIN_THREADS = 32
 _MAX_NAMES = 40
 _VERDICTS: dict[Any, Verdict] = {word: word for word in get_args(Verdict)}
-
-
-class ToolBegun(msgspec.Struct, frozen=True):
-    """
-    A tool is about to begin; it does when the consumer comes back for more.
-
-    Attributes:
-        call: Which call it answers.
-    """
-
-    call: ToolCall
 
 
 class _Offer:

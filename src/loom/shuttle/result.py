@@ -10,10 +10,21 @@ from loom.core.errors import ToolError, ToolFailed
 from loom.core.messages import Message, Part, ToolCall
 from loom.shuttle.output import as_content, capped
 
-__all__ = ["ToolResult", "error_text", "failed", "tool_result_message"]
+__all__ = ["ToolBegun", "ToolResult", "error_text", "failed", "tool_result_message"]
 
 # How much of an error's words the model is told: what matters stands at the beginning.
 _MAX_ERROR_BYTES = 2048
+
+
+class ToolBegun(msgspec.Struct, frozen=True):
+    """
+    A tool is about to begin; it does when the consumer comes back for more.
+
+    Attributes:
+        call: Which call it answers.
+    """
+
+    call: ToolCall
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
