@@ -19,7 +19,7 @@ import msgspec
 if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
-__all__ = ["ABSENT", "Answered", "Metrics"]
+__all__ = ["ABSENT", "Answered", "Gauge", "Metrics"]
 
 ABSENT = (
     501,
