@@ -15,10 +15,7 @@ from loom.server.gateway.keys import VirtualKey, allows
 from loom.server.gateway.metrics import ABSENT, Metrics
 from loom.server.simulator.rows import model_rows
 
-__all__ = ["POSTS", "Pages"]
-
-POSTS = ("chat/completions", "embeddings", "fim/completions")
-"""What a model is asked by, behind `/v1/`."""
+__all__ = ["Pages"]
 
 _JSON = {"content-type": "application/json"}
 
@@ -111,9 +108,11 @@ class Pages:
 
     async def document(self, call: Call) -> None:
         """Give the OpenAPI document."""
-        from loom.server.openapi import openapi_document  # noqa: PLC0415 - seldom asked for
+        from loom.server.gateway.openapi import (  # noqa: PLC0415 - seldom asked for
+            gateway_document,
+        )
 
-        await call.line.whole(200, _JSON, msgspec.json.encode(openapi_document(POSTS)))
+        await call.line.whole(200, _JSON, msgspec.json.encode(gateway_document()))
 
     def _rows(self, key: VirtualKey | None) -> Sequence[Mapping[str, Any]]:
         now = self._clock.now()
