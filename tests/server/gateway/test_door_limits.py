@@ -200,7 +200,7 @@ def test_an_endless_body_of_a_request_that_was_answered_ends() -> None:
             "status": 401,
             "headers": [(b"content-length", b"0")],
         }
-        await send(head)  # type: ignore[operator]  # ASGI's
+        await send(head)  # type: ignore[operator]  # as ASGI has it
         await send({"type": "http.response.body"})  # type: ignore[operator]  # the same
 
     with Running(early, limits=brief(body_bytes=100_000)) as front, front.connect() as sock:
