@@ -18,14 +18,17 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 
 class RawVendor:
     """
-    Listens at `base_url`, and does the same with every request.
+    Listens at `base_url`.
 
     Args:
         act: What it does once a request is whole.
+        choose: Gives what it does with a body, in its place.
     """
 
-    def __init__(self, act: Act) -> None:
-        self._act = act
+    def __init__(
+        self, act: Act | None = None, *, choose: Callable[[bytes], Act] | None = None
+    ) -> None:
+        self._choose = choose or (lambda _: act or says(b""))
         self._server = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.base_url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         self.asked: list[bytes] = []
@@ -63,8 +66,9 @@ class RawVendor:
         try:
             with connection, contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.asked.append(_read(connection))
-                self._act(connection)
+                body = _read(connection)
+                self.asked.append(body)
+                self._choose(body)(connection)
         finally:
             with self._lock:
                 self.open -= 1
