@@ -266,3 +266,29 @@ async def test_a_denial_that_comes_too_late_is_no_news() -> None:
     gc.collect()
 
     assert [] == told
+
+
+async def test_tools_are_cancelled_in_the_order_of_their_calls() -> None:
+    """What happens when a run is closed is the same each time, wherever the tasks lie."""
+    ended: list[int] = []
+
+    @tool
+    async def wait(n: int) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(n)
+
+    executor = Executor([wait], clock=FakeClock(), max_parallel=30)
+    calls = [ToolCall(str(n), "wait", {"n": n}) for n in range(30)]
+    async with aclosing(executor.run(calls)) as outcomes:
+        for _ in calls:
+            assert isinstance(await anext(outcomes), ToolBegun)
+        # The last one begins when the consumer comes back.
+        reading = asyncio.ensure_future(anext(outcomes))
+        await turn(2)
+        reading.cancel()
+        await asyncio.wait([reading])
+    await executor.aclose()
+
+    assert list(range(30)) == ended

@@ -147,19 +147,20 @@ class Batch:
 
     def cancel(self) -> set[asyncio.Task[Any]]:
         """Cancel everything, and give the tasks that still have to end."""
-        waiting: set[asyncio.Task[Any]] = set()
+        waiting: list[asyncio.Task[Any]] = []
         for entry in self._entries:
             entry.job.stop_timer()
             if entry.asking is not None:
-                waiting.add(entry.asking)
+                waiting.append(entry.asking)
             if entry.job.task is not None and not entry.job.is_left:
-                waiting.add(entry.job.task)
-        waiting = {task for task in waiting if not task.done()}
+                waiting.append(entry.job.task)
+        waiting = [task for task in waiting if not task.done()]
+        # In the order of the calls, and not of a set: what happens now is the same each time.
         for task in waiting:
             # One that is ending for its time limit is left to its clean-up.
             if not task.cancelling():
                 task.cancel()
-        return waiting
+        return set(waiting)
 
     async def close(self) -> None:
         """Cancel everything, and wait for its end; what comes now is no result."""

@@ -112,7 +112,7 @@ class Executor:
         self._max_parallel = max_parallel
         self._approvals = Approvals(permissions)
         self._threads = WorkerThreads(max(_MIN_THREADS, max_parallel), "loom-tool")
-        self._batches: set[Batch] = set()
+        self._batches: dict[Batch, None] = {}
         self._strays: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
@@ -159,7 +159,7 @@ class Executor:
         if self._ends():
             raise RuntimeError("the executor is closed")
         batch = Batch(self._clock, self._threads, self._approvals, self._leave)
-        self._batches.add(batch)
+        self._batches[batch] = None
         left = len(calls)
         try:
             if limit_s is not None:
@@ -183,7 +183,7 @@ class Executor:
                 else:
                     await batch.news()
         finally:
-            self._batches.discard(batch)
+            del self._batches[batch]
             await batch.close()
 
     async def aclose(self) -> None:
