@@ -201,6 +201,7 @@ def main() -> None:
         "--peers", nargs="?", type=Path, const=PEERS, metavar="FOLDER",
         help="other agents, in the same run; FOLDER has their environments",
     )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
     parser.add_argument("--profile", choices=SCENARIOS, help="profile our agent instead")
     chosen = parser.parse_args()
     if chosen.profile:
@@ -221,9 +222,9 @@ def main() -> None:
     with upstream("agent_upstream.py") as url:
         bench = Bench(url, chosen.peers or PEERS, chosen.turns)
         in_rounds(bench, chosen.only or [*SCENARIOS, "import"], names, chosen.rounds)
-    RESULTS.parent.mkdir(exist_ok=True)
+    chosen.out.parent.mkdir(exist_ok=True)
     written = json.dumps({"about": about, "values": bench.values}, indent=1)
-    RESULTS.write_text(written, encoding="utf-8")
+    chosen.out.write_text(written, encoding="utf-8")
     print(table(bench.values, names))
     print("\nMedians; in brackets the ratio to the loop by hand.", json.dumps(about))
 

@@ -109,13 +109,14 @@ def test_the_benchmark_compares_ways_to_keep_a_limit(repository: Path) -> None:
         assert 2 == done.stdout.count(f"| {who} |")
 
 
-def test_the_benchmark_measures_a_turn_of_the_agent(repository: Path) -> None:
+def test_the_benchmark_measures_a_turn_of_the_agent(repository: Path, tmp_path: Path) -> None:
     """A few turns of each kind: a row each, legal to the model, and every answer is right."""
-    script = repository / "benchmarks" / "agent.py"
+    script, out = repository / "benchmarks" / "agent.py", tmp_path / "agent.json"
     only = ["turn", "three", "ten", "sessions", "streamed"]
+    few = ["--rounds", "1", "--turns", "2", "--out", str(out)]
 
     done = subprocess.run(
-        [sys.executable, str(script), "--rounds", "1", "--turns", "2", "--only", *only],
+        [sys.executable, str(script), *few, "--only", *only],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -123,6 +124,7 @@ def test_the_benchmark_measures_a_turn_of_the_agent(repository: Path) -> None:
     head, _, *rows = done.stdout.splitlines()
     assert "| | aiohttp-by-hand | loom-by-hand | loom | loom-blocking |" == head
     assert 5 == sum(row.startswith("| ms CPU a turn") for row in rows)
+    assert set(only) == set(json.loads(out.read_text())["values"])
 
 
 def test_the_model_of_the_benchmark_refuses_what_is_not_legal(repository: Path) -> None:
