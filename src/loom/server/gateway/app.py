@@ -31,11 +31,12 @@ from loom.server.gateway.counter import Counters
 from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for
 from loom.server.gateway.door import is_local, request_id_of
 from loom.server.gateway.errors import limit_of, log_unexpected, outward, unexpected
+from loom.server.gateway.hangup import listeners_of, unless_gone
 from loom.server.gateway.keys import VirtualKey, check_request
 from loom.server.gateway.metrics import Answered, Metrics
 from loom.server.gateway.pages import Pages
 from loom.server.gateway.relay import Relay
-from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body, until_gone
+from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body
 from loom.wire.chat_completions.dialect import ChatCompletionsDialect
 from loom.wire.chat_completions.request import decode_chat_request as decode_openai_request
 from loom.wire.dialect import Dialect
@@ -193,6 +194,7 @@ class Gateway:
             local=is_local(scope),
             address="" if client is None else client[0],
             began_s=self._clock.monotonic_s(),
+            listeners=listeners_of(scope),
         )
 
     async def _routed(self, call: Call, method: str) -> None:
@@ -230,7 +232,8 @@ class Gateway:
     async def _serve(self, call: Call, asked: ChatRequest, request: ChatRequest) -> None:
         counter = self.counters.counter(call.key)
         if not request.stream:
-            await until_gone(call.receive, self._plain(call, request, counter.provider))
+            answer = self._plain(call, request, counter.provider)
+            await unless_gone(call.listeners, call.receive, answer)
             return
 
         def encoder() -> Any:
@@ -258,7 +261,7 @@ class Gateway:
             vectors = call.dialect.encode_embeddings(from_chat_response(response), asked)
             await call.line.whole(200, headers, vectors)
 
-        await until_gone(call.receive, answer())
+        await unless_gone(call.listeners, call.receive, answer())
 
     def _prepared(self, call: Call, asked: ChatRequest, body: bytes, wire: str) -> ChatRequest:
         """The request as the shared provider gets it; `wire` names the format of `body`."""

@@ -8,6 +8,7 @@ import msgspec
 
 from loom.core.response import Usage
 from loom.server.gateway.dialects import DialectName
+from loom.server.gateway.hangup import Listeners
 from loom.server.gateway.keys import VirtualKey
 from loom.server.line import Line, Receive
 from loom.wire.dialect import Dialect
@@ -35,6 +36,7 @@ class Call(msgspec.Struct, kw_only=True):
         local: Whether it comes from this machine, and was passed on by nobody.
         usage: What the answer used; None while nobody knows.
         first_s: When the first piece of a stream left; None: there was none.
+        listeners: Those of its connection; None: it is none of ours.
     """
 
     path: str
@@ -52,3 +54,4 @@ class Call(msgspec.Struct, kw_only=True):
     local: bool = False
     usage: Usage | None = None
     first_s: float | None = None
+    listeners: Listeners | None = None

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from loom.core.errors import InvalidRequest, LimitExceeded, LoomError
+from loom.server.gateway.hangup import Listeners
 from loom.server.gateway.heads import body_too_large, check_head, head_too_large
 from loom.server.gateway.limits import DoorLimits
 from loom.server.gateway.refusals import MakeReply
@@ -108,6 +109,7 @@ class Connection(HttpToolsProtocol):
         self.fault: LoomError | None = None
         self.upgraded = False
         self.owed = 0  # bytes of a body that the parser will not read
+        self.listeners = Listeners()
 
     # --- the connection ------------------------------------------------------------------------
 
@@ -133,6 +135,7 @@ class Connection(HttpToolsProtocol):
         counts[self.address] -= 1
         if not counts[self.address]:
             del counts[self.address]
+        self.listeners.tell()
 
     def data_received(self, data: bytes) -> None:
         """Read on, and refuse what is no request."""
@@ -214,6 +217,7 @@ class Connection(HttpToolsProtocol):
             self._stop(InvalidRequest("an offer of another protocol cannot have a body in chunks"))
         self.phase, self.since_s = _BODY, self.loop.time()
         super().on_headers_complete()
+        self.listeners.put_into(self.scope)
         if offers:
             self.cycle.keep_alive = False
             self.owed = next((int(v) for n, v in self.headers if n == b"content-length"), 0)
