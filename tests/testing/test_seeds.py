@@ -8,12 +8,19 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
 
+import loom.agent.turn as turns
+from loom.agent import history
+from loom.agent.log import Log
+from loom.agent.runtime import AgentRuntime
+from loom.agent.session import Begun, Entry
+from loom.agent.tally import Tally
 from loom.client.aio import AsyncMistral
 from loom.core.errors import LoomError, StreamTruncated, TimedOut
 from loom.core.events import Completed, StreamEvent
@@ -31,7 +38,10 @@ from loom.ledger.book import Book
 from loom.ledger.closing import closed
 from loom.ledger.memory import MemoryLedger
 from loom.providers.wired import WiredProvider
+from loom.shuttle import batch, job
+from loom.shuttle.batch import Batch
 from loom.testing import run_plan, run_seed, run_seeds, turn
+from loom.testing.seeded_agent import HOWS
 from loom.testing.seeded_faults import FAULTS
 from loom.testing.seeded_plan import CallPlan, Plan, draw_plan
 from loom.testing.seeded_vendor import Mood
@@ -40,6 +50,8 @@ from loom.transport.exchange import Exchange
 from loom.transport.slots import Slots
 
 BLOCK = 100
+# So many for a bug that shows rarely.
+MOST_SEEDS = 4000
 
 # A seed that failed once stays here, with what it had found.
 REGRESSIONS = (
@@ -54,6 +66,12 @@ REGRESSIONS = (
     813,  # a request that found no free socket was taken for one that used a permit
     19207,  # a budget that refused to begin anew reported one request, and two were sent
     22625,  # the same with a kept socket that was closed
+)
+
+# The same of worlds with an agent.
+AGENT_REGRESSIONS = (
+    36,  # max_turns=1 was two requests
+    444,  # a tool ran once more for its twin when a broken turn was taken up
 )
 
 
@@ -74,7 +92,14 @@ def test_the_books_balance(first: int) -> None:
 
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_a_seed_that_failed_once_does_not_again(seed: int) -> None:
-    """What a seed found stays found."""
+    """What a seed found stays found, in the world that it had before there were agents."""
+    run_plan(draw_plan(seed, agents=False))
+
+
+@pytest.mark.parametrize("seed", AGENT_REGRESSIONS)
+def test_a_turn_that_failed_once_does_not_again(seed: int) -> None:
+    """What a seed found of agents stays found."""
+    assert draw_plan(seed).agent is not None
     run_seed(seed)
 
 
@@ -100,6 +125,19 @@ def test_every_fault_and_every_end_occurs() -> None:
     assert set() == {f"seen: {name}" for name in on_the_way} - met
     states = ("settled", "estimated", "released", "uncertain")
     assert set() == {f"row: {name}" for name in states} - met
+    agents = ("turn of an agent", "taken up again", "a tool not run again", "gone on anew")
+    assert set() == {f"seen: {name}" for name in agents} - met
+    assert set() == {f"tool: {name}" for name in HOWS[:-1]} - met
+
+
+def test_worlds_without_an_agent_are_as_they_were() -> None:
+    """An agent is drawn apart: the seeds that have none are the same with and without."""
+    plans = [(draw_plan(seed), draw_plan(seed, agents=False)) for seed in range(300)]
+
+    assert all(plan == plain for plan, plain in plans if plan.agent is None)
+    agents = [plan.agent for plan, _ in plans if plan.agent is not None]
+    assert 40 < len(agents) < 100
+    assert set(HOWS[:-1]) <= {how for agent in agents for how in agent.hows}
 
 
 def test_many_seeds_are_counted_together() -> None:
@@ -128,7 +166,8 @@ def test_a_seed_repeats_in_another_process() -> None:
         )  # fmt: skip
         return done.stdout
 
-    assert told("3, 14, 15", "1") == told("3, 14, 15", "2")
+    # The last has an agent, whose tools end in no order of their own.
+    assert told("3, 14, 15, 734", "1") == told("3, 14, 15, 734", "2")
     assert told("15,", "3")[1:-2] in told("3, 14, 15", "1")
 
 
@@ -367,6 +406,55 @@ def test_a_planted_fault_is_found(
     monkeypatch.setattr(kind, name, bug)
 
     assert found(finding)
+
+
+def leave_them(_self: Batch) -> Coroutine[Any, Any, None]:
+    """Leave the tools that run to themselves."""
+    return turn(0)
+
+
+async def forget_begun(self: Log, *entries: Entry) -> None:
+    """Keep everything but that a tool begins."""
+    await ADD(self, *(entry for entry in entries if not isinstance(entry, Begun)))
+
+
+@asynccontextmanager
+async def pass_by(_self: AgentRuntime, _session: str | None) -> AsyncGenerator[None, None]:
+    """Let every turn begin at once."""
+    yield
+
+
+ADD = Log.add
+AGENTS: list[tuple[object, str, object, str]] = [
+    # A tool that runs on, one that runs twice, one that nobody knows of after a crash.
+    (Batch, "close", leave_them, "ran on .* after the end of|tools held"),
+    (turns, "_left", lambda log, _: log.open_calls, "ran 2 times"),
+    (Log, "add", forget_begun, "were written down before"),
+    # A call without a result, turns that mix, results that mix.
+    (history._Turn, "open", lambda _: iter(()), "is illegal"),
+    (AgentRuntime, "_place", pass_by, "met another turn of its conversation"),
+    (batch, "call_key", lambda call: call.name, "got 'done"),
+    # Limits and sums.
+    (Tally, "tools_left", property(lambda _: 1000), "tools, . it may"),
+    (Tally, "ends_s", property(lambda self: self.began_s + 1e6), "took .* s, .* s it may"),
+    (Tally, "usage", property(lambda self: self.responses[-1].usage), "used .* by its own account"),
+    (job, "as_content", lambda value, _: (str(value), False), "characters, 300 it may"),
+]
+
+
+@pytest.mark.parametrize(("place", "name", "bug", "finding"), AGENTS)
+def test_a_planted_fault_of_agents_is_found(
+    monkeypatch: pytest.MonkeyPatch, place: object, name: str, bug: object, finding: str
+) -> None:
+    """An agent that forgets one thing breaks the books of some seed."""
+    monkeypatch.setattr(place, name, bug)
+    plans = (draw_plan(seed) for seed in range(MOST_SEEDS))
+
+    assert any(
+        re.search(finding, "\n".join(run_plan(plan, check=False).broken))
+        for plan in plans
+        if plan.agent is not None
+    )
 
 
 def test_a_call_that_spins_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from loom.core.errors import BudgetExceeded, LimitExceeded, LoomError
+from loom.ledger.entry import Entry
 from loom.testing.seeded_gate import Trip
 from loom.testing.seeded_world import Outcome, World
 
@@ -87,6 +88,8 @@ def _a_refusal_is_justified(world: World) -> Iterator[str]:
     for outcome in world.outcomes:
         name, error = outcome.plan.name, outcome.error
         if isinstance(error, LimitExceeded) and not isinstance(error, BudgetExceeded):
+            if outcome.is_turn and settings.limits is not None:
+                continue  # its calls have what is left of the turn's own time
             own_s = outcome.plan.deadline_s
             total_s = settings.timeouts.total_s if own_s is None else own_s
             end_s = outcome.began_s + total_s
@@ -102,7 +105,7 @@ def _every_call_has_one_row(world: World) -> Iterator[str]:
     for outcome in world.outcomes:
         name = outcome.plan.name
         rows = [row for row in world.ledger.rows.values() if row.tags.get("call") == name]
-        if len(rows) > 1:
+        if len(rows) > 1 and not outcome.is_turn:
             yield f"{name} has {len(rows)} rows"
         # A budget refused it, or it ended before it was accepted: then nothing was sent.
         if not rows and (_sent(world, outcome) or outcome.kind == "answer"):
@@ -116,9 +119,8 @@ def _a_row_says_what_was(world: World) -> Iterator[str]:
     answered = {
         one.call for vendor in world.vendors for one in vendor.journal if one.whole
     }  # fmt: skip
-    for row in world.ledger.rows.values():
-        name = row.tags["call"]
-        outcome = next(one for one in world.outcomes if one.plan.name == name)
+    for row, outcome in _rows_of_calls(world):
+        name = outcome.plan.name
         trips = [trip for trip in world.trips if trip.call == name]
         resent = any((trip.attempts or 0) > 1 for trip in trips)
         response = outcome.response
@@ -138,6 +140,14 @@ def _a_row_says_what_was(world: World) -> Iterator[str]:
         error = outcome.error
         if isinstance(error, LoomError) and row.code not in ("", "cancelled", error.code):
             yield f"{name} failed as {error.code}, and its row says {row.code}"
+
+
+def _rows_of_calls(world: World) -> Iterator[tuple[Entry, Outcome]]:
+    """Give each row with its call; a turn has one for each of its calls: see the books of turns."""
+    calls = {one.plan.name: one for one in world.outcomes if not one.is_turn}
+    for row in world.ledger.rows.values():
+        if row.tags["call"] in calls:
+            yield row, calls[row.tags["call"]]
 
 
 def _sent(world: World, outcome: Outcome) -> bool:

@@ -7,7 +7,7 @@ Source: contract/mistral.md, sections 4 and 6; the shortest bodies that a client
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -15,13 +15,20 @@ __all__ = [
     "DONE",
     "END",
     "STREAM",
+    "Piece",
     "chunked",
     "error_body",
     "event",
     "http_head",
+    "number_of",
     "plain_body",
+    "text_of",
     "text_pieces",
+    "who_asks",
 ]
+
+Piece: TypeAlias = "str | dict[str, Any]"
+"""A piece of an answer: words, or a call of a tool as the wire has it."""
 
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream."""
@@ -35,7 +42,35 @@ STREAM = {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding
 _USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 _REASONS = {200: "OK", 302: "Found", 400: "Bad Request", 429: "Too Many Requests"}
 
+# The names of calls, as numbers that stand in their requests.
+_WORDS = {"call": 0, "again": 1000, "anew": 2000}
+
 _encode = msgspec.json.Encoder().encode
+
+
+def number_of(name: str) -> int:
+    """
+    Give the number that stands in the requests of a turn.
+
+    Args:
+        name: For example "call 3", "again 3" or "anew 1".
+    """
+    word, _, number = name.partition(" ")
+    return _WORDS[word] + int(number)
+
+
+def who_asks(messages: Sequence[Mapping[str, Any]], number: int | None) -> str:
+    """
+    Say whose a request is.
+
+    Args:
+        messages: Its messages; the last one of a plain call is its name.
+        number: The number that a turn puts into its requests; None: a plain call.
+    """
+    if number is None:
+        return str(messages[-1]["content"])
+    word = max((base, word) for word, base in _WORDS.items() if base <= number)[1]
+    return f"{word} {number - _WORDS[word]}"
 
 
 def text_pieces(call: str, number: int, words: int) -> list[str]:
@@ -50,34 +85,47 @@ def text_pieces(call: str, number: int, words: int) -> list[str]:
     return [f"<{call}|{number}", *(f" w{i}" for i in range(words)), f" {call}|{number}>"]
 
 
-def plain_body(head: Mapping[str, Any], text: str) -> bytes:
+def text_of(pieces: Sequence[Piece]) -> str:
+    """
+    The words of an answer.
+
+    Args:
+        pieces: All of it.
+    """
+    return "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def plain_body(head: Mapping[str, Any], pieces: Sequence[Piece]) -> bytes:
     """
     A plain answer.
 
     Args:
         head: Its `id` and `model`.
-        text: Of the only choice.
+        pieces: Of the only choice.
     """
-    message = {"role": "assistant", "content": text, "tool_calls": None}
-    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    calls = [piece for piece in pieces if isinstance(piece, dict)]
+    message = {"role": "assistant", "content": text_of(pieces), "tool_calls": calls or None}
+    finish = "tool_calls" if calls else "stop"
+    choices = [{"index": 0, "message": message, "finish_reason": finish}]
     return _encode(
         {**head, "object": "chat.completion", "created": 1, "choices": choices, "usage": _USAGE}
     )
 
 
 def event(
-    head: Mapping[str, Any], text: str, *, finish: str | None = None, usage: bool = False
+    head: Mapping[str, Any], piece: Piece, *, finish: str | None = None, usage: bool = False
 ) -> bytes:
     """
     An event of a stream.
 
     Args:
         head: The answer's `id` and `model`.
-        text: The next piece.
+        piece: The next piece.
         finish: Why the answer ends here.
         usage: Whether it tells the tokens.
     """
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    delta = {"content": piece} if isinstance(piece, str) else {"content": "", "tool_calls": [piece]}
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
     told = {"usage": _USAGE} if usage else {}
     data = {**head, "object": "chat.completion.chunk", "created": 1, "choices": [choice], **told}
     return b"data: %s\n\n" % _encode(data)

@@ -6,11 +6,13 @@ Each rule is a generator that yields what it finds broken. A rule is pure: it re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from loom.core.errors import LoomError, StreamTruncated
 from loom.testing.seeded_gate import Trip
 from loom.testing.seeded_plan import KEY, NEW_KEY, OTHER_KEY
+from loom.testing.seeded_tools import CLEANING_S
 from loom.testing.seeded_vendor import Served
 from loom.testing.seeded_world import Outcome, World
 
@@ -45,10 +47,11 @@ def _every_call_ends_once(world: World) -> Iterator[str]:
             yield f"{name} was cancelled, and nobody asked for it"
         if outcome.cancelled_s and kind != "cancelled":
             yield f"{name} was to be cancelled and ended as {kind}"
-        if outcome.cancelled_s and outcome.ended_s > outcome.cancelled_s[0] + _SLACK_S:
+        slack_s = _SLACK_S + (CLEANING_S if outcome.is_turn else 0.0)
+        if outcome.cancelled_s and outcome.ended_s > outcome.cancelled_s[0] + slack_s:
             late_s = outcome.ended_s - outcome.cancelled_s[0]
             yield f"{name} ended {late_s:.3f} s after it was cancelled"
-        if kind == "limit" and outcome.ended_s > _limit_s(outcome) + _SLACK_S:
+        if kind == "limit" and outcome.ended_s > _limit_s(outcome) + slack_s:
             yield f"{name} went on after its caller's own limit"
         if kind == "left" and not outcome.plan.leave:
             yield f"{name} ended as if its reader had left"
@@ -104,6 +107,8 @@ def _what_was_sent_is_reported(world: World) -> Iterator[str]:
     for outcome in world.outcomes:
         if outcome.kind not in ("answer", "error") or _knows_nothing(outcome):
             continue
+        if outcome.is_turn:
+            continue  # several calls: see the books of turns
         name = outcome.plan.name
         trips = [trip for trip in world.trips if trip.call == name]
         seen = sum(one.call == name for one in served)
@@ -134,14 +139,14 @@ def _nothing_is_sent_after_the_first_event(world: World) -> Iterator[str]:
             before = [is_event for order, is_event in marks if order < trip.order]
             if before and before[-1]:
                 yield f"{outcome.plan.name} was sent again after its first event"
-        if any(not is_event for _, is_event in marks) and not world.plan.settings.rescue:
+        if any(is_event is False for _, is_event in marks) and not world.plan.settings.rescue:
             yield f"{outcome.plan.name} began anew without rescue"
 
 
 def _a_refusal_is_final(world: World) -> Iterator[str]:
-    refused: dict[tuple[str, tuple[str, str, str]], int] = {}
+    refused: dict[tuple[str, int, tuple[str, str, str]], int] = {}
     for trip in world.trips:
-        who = (trip.call, trip.route)
+        who = (trip.call, trip.step, trip.route)
         if who in refused:
             yield f"{trip.call} was sent to {trip.route[1]} again after a {refused[who]}"
         status = trip.status or 200
@@ -159,7 +164,8 @@ def _waits_are_kept(world: World) -> Iterator[str]:
         later = [
             other.opened_s
             for other in world.trips
-            if other.order > trip.order and (other.call, other.route) == (trip.call, trip.route)
+            if other.order > trip.order
+            and (other.call, other.step, other.route) == (trip.call, trip.step, trip.route)
         ]
         if asked_s is None or not later:
             continue
@@ -175,9 +181,10 @@ def _attempts_are_limited(world: World) -> Iterator[str]:
     most = 1 if policy is None else max(policy.attempts, policy.rate_limit_attempts, 2)
     routes = 1 + len(world.plan.settings.fallback)
     for outcome in world.outcomes:
-        trips = _trips_of(world, outcome)
-        if len(trips) > most * routes:
-            yield f"{outcome.plan.name} was tried {len(trips)} times"
+        steps = Counter(trip.step for trip in _trips_of(world, outcome))
+        for count in steps.values():
+            if count > most * routes:
+                yield f"{outcome.plan.name} was tried {count} times"
 
 
 def _keys_stay_at_home(world: World) -> Iterator[str]:

@@ -17,6 +17,7 @@ from loom.testing.seeded_answers import (
     DONE,
     END,
     STREAM,
+    Piece,
     chunked,
     error_body,
     event,
@@ -42,7 +43,7 @@ class Serving(Protocol):
     clock: Clock
     stream: bool
     head: Mapping[str, str]
-    pieces: Sequence[str]
+    pieces: Sequence[Piece]
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -91,13 +92,17 @@ def good(s: Serving) -> Script:
     yield from _streamed(s) if s.stream else _plain(s)
 
 
+def _finish(s: Serving) -> str:
+    return "stop" if isinstance(s.pieces[-1], str) else "tool_calls"
+
+
 def _think(s: Serving) -> float:
     return s.chance.between(0.0, 0.6)
 
 
 def _plain(s: Serving) -> Script:
     yield _think(s)
-    body = plain_body(s.head, "".join(s.pieces))
+    body = plain_body(s.head, s.pieces)
     form = s.chance.pick(("length", "length", "chunked", "unframed"))
     if form == "length":
         s.write(http_head(200, {**_JSON, "content-length": str(len(body))}) + body)
@@ -131,7 +136,7 @@ def _part(s: Serving) -> Script:
 
 def _streamed(s: Serving) -> Script:
     yield from _some(s)
-    s.write(chunked(event(s.head, "", finish="stop", usage=True) + DONE) + END)
+    s.write(chunked(event(s.head, "", finish=_finish(s), usage=True) + DONE) + END)
     s.whole()
 
 
@@ -151,7 +156,7 @@ def _ending(tail: Callable[[Serving], bytes], *, whole: bool) -> Callable[[Servi
 
 
 def _last(s: Serving) -> bytes:
-    return event(s.head, "", finish="stop", usage=True)
+    return event(s.head, "", finish=_finish(s), usage=True)
 
 
 def _cut(s: Serving) -> Script:
@@ -246,7 +251,7 @@ def _garbage(s: Serving) -> Script:
 
 def _short(s: Serving) -> Script:
     yield _think(s)
-    body = plain_body(s.head, "".join(s.pieces))
+    body = plain_body(s.head, s.pieces)
     s.write(http_head(200, {**_JSON, "content-length": str(len(body) + 40)}) + body[:-20])
     s.close()
 
@@ -254,7 +259,7 @@ def _short(s: Serving) -> Script:
 def _broken_body(end: Callable[[Serving], object]) -> Callable[[Serving], Script]:
     def script(s: Serving) -> Script:
         yield _think(s)
-        body = plain_body(s.head, "".join(s.pieces))
+        body = plain_body(s.head, s.pieces)
         head = http_head(200, {**_JSON, "content-length": str(len(body))})
         s.write(head + body[: s.chance.whole(0, len(body) - 1)])
         end(s)
@@ -277,7 +282,7 @@ def _said(
 
 def _half_json(s: Serving) -> Script:
     yield _think(s)
-    body = plain_body(s.head, "".join(s.pieces))[:-30]
+    body = plain_body(s.head, s.pieces)[:-30]
     s.write(http_head(200, {**_JSON, "content-length": str(len(body))}) + body)
 
 
@@ -390,10 +395,10 @@ FAULTS: dict[str, Fault] = {
     "no usage": Fault(
         1,
         "stream",
-        _ending(lambda s: chunked(event(s.head, "", finish="stop") + DONE) + END, whole=True),
+        _ending(lambda s: chunked(event(s.head, "", finish=_finish(s)) + DONE) + END, whole=True),
     ),
     "no usage, open": Fault(
-        1, "stream", _ending(lambda s: chunked(event(s.head, "", finish="stop")), whole=True)
+        1, "stream", _ending(lambda s: chunked(event(s.head, "", finish=_finish(s))), whole=True)
     ),
     "more after done": Fault(
         0.5,

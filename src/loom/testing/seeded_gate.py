@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
 from loom.core.errors import LoomError
 from loom.core.secret import Secret
+from loom.testing.seeded_answers import who_asks
 from loom.testing.seeded_loop import SeededLoop
 from loom.transport.contract import HttpReply, HttpRequest, Transport
 
@@ -22,6 +24,8 @@ class Trip(msgspec.Struct, kw_only=True):
 
     Attributes:
         call: Whose.
+        step: Which request of it, from 0, not counting those that were sent again: an agent's turn
+            has several.
         route: Address, model and key: who is asked, and as whom.
         order: Its place among everything that happened.
         opened_s: When, on the loop's clock.
@@ -31,6 +35,7 @@ class Trip(msgspec.Struct, kw_only=True):
     """
 
     call: str
+    step: int
     route: tuple[str, str, str]
     order: int
     opened_s: float
@@ -40,8 +45,9 @@ class Trip(msgspec.Struct, kw_only=True):
 
 
 class _Told(msgspec.Struct):
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     model: str
+    random_seed: int | None = None
 
 
 class Gate(Transport):
@@ -62,12 +68,19 @@ class Gate(Transport):
         self._loop = loop
         self._tick = tick
         self._trips = trips
+        self._said: dict[str, list[list[dict[str, Any]]]] = {}
 
     def open(self, request: HttpRequest) -> AbstractAsyncContextManager[HttpReply]:
         """Pass a request on, and take note of it."""
         told = msgspec.json.decode(request.body, type=_Told)
+        call = who_asks(told.messages, told.random_seed)
+        # What is sent again says the same; what a turn asks next says more.
+        said = self._said.setdefault(call, [])
+        if told.messages not in said:
+            said.append(told.messages)
         trip = Trip(
-            call=told.messages[-1]["content"],
+            call=call,
+            step=said.index(told.messages),
             route=(request.url, told.model, _key(request)),
             order=self._tick(),
             opened_s=self._loop.time(),

@@ -12,9 +12,11 @@ from loom.layers.breaker import Breaker
 from loom.layers.limit_rate import RateLimit
 from loom.layers.retry_policy import RetryPolicy
 from loom.testing.chance import Chance
+from loom.testing.seeded_agent import AgentPlan, draw_agent
 from loom.testing.seeded_faults import FAULTS
 from loom.testing.seeded_line import Weather
-from loom.testing.seeded_vendor import Mood
+from loom.testing.seeded_moment import Moment, draw_moment, draw_moment_of_turn
+from loom.testing.seeded_mood import Mood
 
 __all__ = [
     "KEY",
@@ -51,19 +53,7 @@ OTHER_KEY = "other-" * 6
 
 # Seeds are smaller.
 _MONEY = 10**9
-
-
-class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    When something is done to a call.
-
-    Attributes:
-        after_s: Seconds after it began; None where turns are counted.
-        turns: Turns of the loop after it began: these lie where something happens.
-    """
-
-    after_s: float | None = None
-    turns: int = 0
+_AGENT = 2 * 10**9
 
 
 class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +143,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         calls: What is done with it.
         jumps: When the wall clock jumps, and how far, both in seconds.
         close_at_s: When the client is closed although calls are under way.
+        agent: Which of the calls are turns of an agent over it, and what it is like; None: none.
     """
 
     seed: int
@@ -165,21 +156,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[CallPlan, ...]
     jumps: tuple[tuple[float, float], ...]
     close_at_s: float | None
+    agent: AgentPlan | None = None
 
 
-def draw_plan(seed: int) -> Plan:
+def draw_plan(seed: int, *, agents: bool = True) -> Plan:
     """
     Draw a world.
 
     Args:
         seed: Any whole number; the same gives the same.
+        agents: Whether some worlds have an agent; the others are the same with and without.
     """
     chance = Chance(seed)
     rate = chance.pick((0.0, 0.1, 0.3, 0.3, 0.6, 1.0))
     rough = chance.happens(0.4)
     calls = chance.pick((1, 2, 3, 4, 5, 6, 8, 12))
     span_s = chance.pick((0.0, 0.0, 2.0, 10.0, 40.0))
-    return Plan(
+    plan = Plan(
         seed=seed,
         weather=_weather(chance),
         mood=_mood(chance, rate, rough=rough),
@@ -195,6 +188,41 @@ def draw_plan(seed: int) -> Plan:
         ),
         close_at_s=chance.between(0, span_s + 2) if chance.happens(0.04) else None,
     )
+    return _with_agent(plan, Chance(seed + _AGENT)) if agents else plan
+
+
+def _with_agent(plan: Plan, chance: Chance) -> Plan:
+    agent = draw_agent(chance, [call.name for call in plan.calls])
+    if agent is None:
+        return plan
+    calls = tuple(
+        msgspec.structs.replace(call, cancels=(draw_moment_of_turn(chance),))
+        if call.name in agent.turns and chance.happens(0.45)
+        else call
+        for call in plan.calls
+    )
+    # Through the smallest windows a conversation with its tools takes thousands of turns.
+    windows = tuple(max(2000, size) for size in plan.weather.windows_bytes)
+    weather = msgspec.structs.replace(plan.weather, windows_bytes=windows)
+    plan = msgspec.structs.replace(plan, agent=agent, calls=calls, weather=weather)
+    return _calmer(plan, chance) if chance.happens(0.7) else plan
+
+
+def _calmer(plan: Plan, chance: Chance) -> Plan:
+    """Let less fail: else no turn gets as far as its tools."""
+    calm = {"refuses": 0.0, "hangs": 0.0, "deaf": 0.0}
+    moods = [
+        msgspec.structs.replace(
+            mood, faults={model: rate / 8 for model, rate in mood.faults.items()}, **calm
+        )
+        for mood in (plan.mood, plan.other_mood)
+    ]
+    settings = msgspec.structs.replace(
+        plan.settings,
+        limits=None if chance.happens(0.7) else plan.settings.limits,
+        budget_usd=chance.pick(("", "", "0.05", "1")),
+    )
+    return msgspec.structs.replace(plan, settings=settings, mood=moods[0], other_mood=moods[1])
 
 
 def _weather(chance: Chance) -> Weather:
@@ -299,7 +327,7 @@ def _call(chance: Chance, name: str, span_s: float) -> CallPlan:
         leave = chance.pick(("break", "aclose", "raise"))
     cancels: tuple[Moment, ...] = ()
     if chance.happens(0.25):
-        cancels = tuple(_moment(chance) for _ in range(chance.pick((1, 1, 2))))
+        cancels = tuple(draw_moment(chance) for _ in range(chance.pick((1, 1, 2))))
     slow_reader = way == "events" and chance.happens(0.2)
     return CallPlan(
         name=name,
@@ -312,9 +340,3 @@ def _call(chance: Chance, name: str, span_s: float) -> CallPlan:
         cancels=cancels,
         limit_s=chance.between(0.05, 6) if chance.happens(0.07) else None,
     )
-
-
-def _moment(chance: Chance) -> Moment:
-    if chance.happens(0.4):
-        return Moment(after_s=chance.between(0, chance.pick((0.1, 1.0, 10.0))))
-    return Moment(turns=chance.whole(0, 90))

@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from loom.core.ambient import Clock
+from loom.core.errors import InvalidRequest
 from loom.testing.chance import Chance
-from loom.testing.seeded_answers import text_pieces
+from loom.testing.seeded_answers import Piece, text_of, text_pieces, who_asks
 from loom.testing.seeded_faults import FAULTS, FOR_EVER_S, Script, Serving, good
 from loom.testing.seeded_line import Line
 from loom.testing.seeded_loop import SeededLoop
+from loom.testing.seeded_mood import Mood
 from loom.testing.seeded_network import Fate, Host
 
 __all__ = ["Mood", "SeededVendor", "Served"]
 
-
-class Mood(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    How a vendor behaves.
-
-    Attributes:
-        faults: How many requests of all go wrong, 0 to 1; by model, "" for all others.
-        kinds: Which faults there are; empty for all of `FAULTS`.
-        refuses: How many attempts to connect are refused, 0 to 1.
-        hangs: How many of them never end.
-        deaf: How many connections are never read from.
-        restless: After how many answers the connection is closed although it may be kept.
-        down_s: From when to when it refuses everything, on the loop's clock.
-    """
-
-    faults: Mapping[str, float] = {}
-    kinds: Sequence[str] = ()
-    refuses: float = 0.0
-    hangs: float = 0.0
-    deaf: float = 0.0
-    restless: float = 0.0
-    down_s: tuple[float, float] | None = None
+if TYPE_CHECKING:
+    from loom.testing.seeded_tools import Wishes
 
 
 class Served(msgspec.Struct, kw_only=True):
@@ -59,6 +42,7 @@ class Served(msgspec.Struct, kw_only=True):
         retry_after_s: The wait that was asked for, in seconds.
         whole: Whether all that makes an answer whole was sent.
         ended: How the connection ended before the answer did; empty if it did not.
+        illegal: Why a strict Mistral would refuse it; empty if it would not, or nobody looked.
     """
 
     number: int
@@ -74,6 +58,7 @@ class Served(msgspec.Struct, kw_only=True):
     retry_after_s: float | None = None
     whole: bool = False
     ended: str = ""
+    illegal: str = ""
 
 
 class SeededVendor:
@@ -81,7 +66,7 @@ class SeededVendor:
     A vendor at an address of a loop's network.
 
     The last message of a request names its call: that text and the request's number are in the
-    answer, so that no answer can be taken for another.
+    answer, so that no answer can be taken for another. Of an agent's turn a number tells it.
 
     Args:
         loop: The loop.
@@ -89,6 +74,7 @@ class SeededVendor:
         chance: Draws what is done with each request.
         mood: How often what goes wrong.
         addresses: Where it listens.
+        wishes: What it calls where tools are offered; None: nothing.
 
     Attributes:
         journal: Every request, in the order of arrival.
@@ -102,6 +88,8 @@ class SeededVendor:
         chance: Chance,
         mood: Mood = Mood(),  # noqa: B008 - a frozen value
         addresses: Sequence[str] = ("127.0.0.2",),
+        *,
+        wishes: Wishes | None = None,
     ) -> None:
         self.journal: list[Served] = []
         self.counts: dict[str, int] = {}
@@ -109,6 +97,7 @@ class SeededVendor:
         self.clock = clock
         self.chance = chance
         self.mood = mood
+        self.wishes = wishes
         self._doors: list[_Door] = []
         self._kinds = {
             asked: {
@@ -179,9 +168,12 @@ class SeededVendor:
 class _Asked(msgspec.Struct):
     """What is read of a request's body."""
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     model: str = ""
     stream: bool = False
+    random_seed: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
 
 
 class _Door(asyncio.Protocol):
@@ -220,7 +212,7 @@ class _Door(asyncio.Protocol):
         if self._sleepy is not None:
             self._sleepy.cancel()
         key = _header(head, b"authorization").decode().removeprefix("Bearer ")
-        self._serve(msgspec.json.decode(rest[:size], type=_Asked), key)
+        self._serve(rest[:size], key)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._sleepy is not None:
@@ -228,12 +220,15 @@ class _Door(asyncio.Protocol):
         if self._answer is not None:
             self._answer.stop("reset by the client" if exc else "closed by the client")
 
-    def _serve(self, asked: _Asked, key: str) -> None:
+    def _serve(self, body: bytes, key: str) -> None:
         vendor = self._vendor
+        asked = msgspec.json.decode(body, type=_Asked)
         number = len(vendor.journal) + 1
-        call = asked.messages[-1]["content"]
+        call = who_asks(asked.messages, asked.random_seed)
         fault = vendor.draw(asked.model, stream=asked.stream)
-        pieces = text_pieces(call, number, vendor.chance.whole(0, 6))
+        pieces: list[Piece] = [*text_pieces(call, number, vendor.chance.whole(0, 6))]
+        if vendor.wishes is not None and asked.tools and asked.tool_choice != "none":
+            pieces = vendor.wishes.pieces(call, pieces)
         served = Served(
             number=number,
             at_s=vendor.loop.time(),
@@ -242,8 +237,9 @@ class _Door(asyncio.Protocol):
             model=asked.model,
             stream=asked.stream,
             fault=fault,
-            text="".join(pieces),
+            text=text_of(pieces),
             key=key,
+            illegal=_illegal(body) if asked.tools else "",
         )
         vendor.journal.append(served)
         vendor.loop.network.note(
@@ -262,6 +258,17 @@ class _Door(asyncio.Protocol):
             self._sleepy = vendor.loop.call_later(after_s, self.line.close)
 
 
+def _illegal(body: bytes) -> str:
+    """Why a strict Mistral would refuse a request."""
+    from loom.wire.mistral.dialect import MistralDialect  # noqa: PLC0415 - brings the wire format
+
+    try:
+        MistralDialect(strict=True).decode_request(body)
+    except InvalidRequest as error:
+        return error.message
+    return ""
+
+
 def _header(head: bytes, name: bytes) -> bytes:
     start = head.lower().find(b"\r\n%s:" % name)
     return head[start + len(name) + 3 :].partition(b"\r\n")[0].strip() if start >= 0 else b"0"
@@ -271,7 +278,7 @@ class _Answer(Serving):
     """An answer on its way."""
 
     def __init__(
-        self, vendor: SeededVendor, door: _Door, served: Served, pieces: Sequence[str]
+        self, vendor: SeededVendor, door: _Door, served: Served, pieces: Sequence[Piece]
     ) -> None:
         self.chance = vendor.chance
         self.clock = vendor.clock

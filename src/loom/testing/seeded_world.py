@@ -1,56 +1,42 @@
-"""Runs a plan: the real client on a seeded loop, and a record of everything that happens."""
+"""The world of a seed: a loop, vendors, a client, perhaps an agent, and the record."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from loom.core.errors import LoomError
-from loom.core.events import (
-    NOTICES,
-    Completed,
-    Restarted,
-    Retried,
-    StreamEvent,
-    TextDelta,
-    Throttled,
-)
 from loom.core.response import LLMResponse
 from loom.core.secret import Secret
 from loom.layers.breaker import Breaker
 from loom.layers.limiter import Limiter
-from loom.testing.cancel import abandoned_generators
 from loom.testing.chance import Chance
 from loom.testing.seeded_gate import Gate, Trip
 from loom.testing.seeded_loop import LoopClock, SeededLoop
-from loom.testing.seeded_plan import KEY, NEW_KEY, CallPlan, Moment, Plan
+from loom.testing.seeded_plan import KEY, NEW_KEY, CallPlan, Plan
+from loom.testing.seeded_tools import Run, Wishes, person, workers
 from loom.testing.seeded_vendor import SeededVendor
 from loom.transport.http import HttpTransport
 
-__all__ = ["MOST_TURNS", "Alter", "Outcome", "World", "run_world"]
+__all__ = ["Alter", "Outcome", "World"]
 
 if TYPE_CHECKING:
+    from loom.agent.response import AgentResponse
+    from loom.agent.session import Entry
+    from loom.client.agent import AsyncAgent
     from loom.client.aio import AsyncMistral
     from loom.testing.seeded_ledger import WatchedLedger
-
-T = TypeVar("T")
+    from loom.testing.seeded_sessions import SlowSessions
 
 Alter: TypeAlias = "Callable[[AsyncMistral], None]"
 """Changes the client before it is used: to plant a bug, or to try a layer."""
 
-# Longer than what is under way takes to arrive.
-_QUIET_S = 2.0
-# Longer than anything still under way: latencies, the vendor's patience.
-_SETTLE_S = 60.0
-MOST_TURNS = 30_000
-"""A seed takes some hundred turns of the loop; one that takes so many spins."""
+# Seeds are smaller.
+_APART = 3 * 10**9
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -69,10 +55,15 @@ class Outcome(msgspec.Struct, kw_only=True):
         pieces: What a stream gave of it, since it began anew.
         error: What it raised.
         cancelled_s: When it was asked to end.
-        marks: Places of model events (True) and of `Restarted` (False), in order.
+        marks: Places of model events (True), of `Restarted` (False) and, in a turn, of the ends of
+            its answers (None), in order.
         waits_s: Waits that `Retried` told of.
         response: The answer.
         queued: How often it waited for a permit.
+        is_turn: Whether it is a turn of an agent.
+        session: The turn's conversation; None: it is not kept, or nobody knows.
+        turn: The agent's answer.
+        calls: What the model answered in the turn, as far as it was told.
     """
 
     plan: CallPlan
@@ -85,10 +76,14 @@ class Outcome(msgspec.Struct, kw_only=True):
     pieces: list[str] = []
     error: BaseException | None = None
     cancelled_s: list[float] = []
-    marks: list[tuple[int, bool]] = []
+    marks: list[tuple[int, bool | None]] = []
     waits_s: list[float] = []
     response: LLMResponse | None = None
     queued: int = 0
+    is_turn: bool = False
+    session: str | None = None
+    turn: AgentResponse | None = None
+    calls: list[LLMResponse] = []
 
 
 class World:
@@ -106,6 +101,11 @@ class World:
         leaks: What is still held at the end.
         limiter: The client's own limits, if any.
         ledger: Where each call has a row.
+        wishes: What the vendors call, if there is an agent.
+        runs: What its tools did.
+        watchers: Told of these as they begin, by the turn that they run in.
+        sessions: Where its conversations are kept, if they are.
+        histories: What was kept at the end, by session.
     """
 
     def __init__(self, plan: Plan, loop: SeededLoop, chance: Chance) -> None:
@@ -123,12 +123,21 @@ class World:
         self.ledger = _ledger(self.clock, plan)
         self.transport = HttpTransport(max_connections=plan.settings.max_connections)
         self.closed_s: float | None = None
+        # When the agent was closed, if that was before the client.
+        self.shut_s: float | None = None
+        self.runs: list[Run] = []
+        self.watchers: dict[str, Callable[[Run], object]] = {}
+        # Apart, so that what an agent draws changes nothing else.
+        self._apart = Chance(plan.seed + _APART)
+        self.wishes = None if plan.agent is None else Wishes(self._apart.fork(), plan.agent)
+        self.sessions = _sessions(self.clock, self._apart, plan)
+        self.histories: dict[str, tuple[Entry, ...]] = {}
         network = loop.network
         network.note = self.note
         addresses = ["127.0.0.2", "127.0.0.3"][: plan.addresses]
         vendors = [
-            SeededVendor(loop, self.clock, chance.fork(), plan.mood, addresses),
-            SeededVendor(loop, self.clock, chance.fork(), plan.other_mood, ["127.0.0.4"]),
+            SeededVendor(loop, self.clock, chance.fork(), mood, listens, wishes=self.wishes)
+            for mood, listens in ((plan.mood, addresses), (plan.other_mood, ["127.0.0.4"]))
         ]
         self.vendors = vendors
         names = chance.fork()
@@ -171,6 +180,32 @@ class World:
             max_tokens=settings.max_tokens,
         )
 
+    def agent(self, client: AsyncMistral) -> AsyncAgent:
+        """
+        Make an agent: another one is as one of a process that begins anew.
+
+        Args:
+            client: Who answers it.
+        """
+        from loom.agent.limits import AgentLimits  # noqa: PLC0415 - brings the whole stack
+        from loom.client.agent import AsyncAgent  # noqa: PLC0415 - the same
+        from loom.shuttle.permission import Permissions  # noqa: PLC0415 - the same
+
+        plan = self.plan.agent
+        assert plan is not None  # noqa: S101 - whoever makes an agent planned one
+        return AsyncAgent(
+            llm=client,
+            tools=workers(self.clock, self._began, self.note),
+            sessions=self.sessions,
+            limits=AgentLimits(**plan.limits),
+            permissions=Permissions(ask=person(plan, self.clock, self.note)),
+            dice=self._apart.fork().dice,
+        )
+
+    def _began(self, run: Run) -> None:
+        self.runs.append(run)
+        self.watchers[run.turn](run)
+
     def _key(self) -> Secret:
         return Secret(self._keys[0] if len(self._keys) == 1 else self._keys.popleft())
 
@@ -189,224 +224,13 @@ def _ledger(clock: LoopClock, plan: Plan) -> WatchedLedger:
     return ledger
 
 
+def _sessions(clock: LoopClock, chance: Chance, plan: Plan) -> SlowSessions | None:
+    if plan.agent is None or not plan.agent.kept:
+        return None
+    from loom.testing.seeded_sessions import SlowSessions  # noqa: PLC0415 - brings the sessions
+
+    return SlowSessions(clock, chance.fork(), plan.agent.store_s)
+
+
 def _name(found: list[str], chance: Chance, fails: float) -> Callable[[], list[str]]:
     return lambda: [] if chance.happens(fails) else found
-
-
-async def run_world(world: World, alter: Alter | None) -> None:
-    """
-    Run a plan to its end, and look what is left.
-
-    Args:
-        world: Where.
-        alter: Changes the client.
-    """
-    loop, plan = world.loop, world.plan
-    with abandoned_generators() as abandoned:
-        client = world.client()
-        if alter is not None:
-            alter(client)
-        for at_s, by_s in plan.jumps:
-            loop.call_later(at_s, _jump, world, by_s)
-        tasks = [
-            loop.create_task(_Caller(world, client, outcome).run(), name=outcome.plan.name)
-            for outcome in world.outcomes
-        ]
-        if plan.close_at_s is not None:
-            await world.clock.sleep(plan.close_at_s)
-            await _close(world, client)
-        await asyncio.wait(tasks)
-        if world.closed_s is None:
-            # Closing would hide what a call did not give back.
-            await world.clock.sleep(_QUIET_S)
-            world.leaks += list(_kept(world))
-        await _close(world, client)
-        for vendor in world.vendors:
-            vendor.wake()
-        await world.clock.sleep(_SETTLE_S)
-    world.leaks += [f"async generator left half-read: {name}" for name in abandoned]
-    world.leaks += list(_held(world))
-
-
-async def _close(world: World, client: AsyncMistral) -> None:
-    if world.closed_s is None:
-        world.closed_s = world.loop.time()
-        world.note("the client is closed")
-    await client.aclose()
-
-
-def _jump(world: World, by_s: float) -> None:
-    world.clock.jump(by_s)
-    world.note(f"the wall clock jumps by {by_s:.0f} s")
-
-
-def _kept(world: World) -> list[str]:
-    kept = [f"{busy}, and nobody waits for it" for one in world.vendors for busy in one.busy]
-    permits = world.transport.permits_in_use
-    return [*kept, f"{permits} permits of the transport held"] if permits else kept
-
-
-def _held(world: World) -> list[str]:
-    network, transport = world.loop.network, world.transport
-    tasks = {task.get_name() for task in asyncio.all_tasks(world.loop)}
-    tasks -= {asyncio.current_task(world.loop).get_name()}  # type: ignore[union-attr] # it runs
-    probes = 0 if world.breaker is None else world.breaker.probes_held
-    counts = {
-        "sockets of the machine": network.open_sockets,
-        "sockets of the transport": transport.open_sockets,
-        "probes of the breaker": probes,
-        "timers": world.loop.timers,
-    }
-    held = [f"{count} {what} held" for what, count in counts.items() if count]
-    held += [f"open: {line}" for line in network.open_lines]
-    return held + [f"a task is left: {name}" for name in sorted(tasks)]
-
-
-class _Left(Exception):
-    """What a reader raises when he has seen enough."""
-
-
-class _Caller:
-    """Makes one call."""
-
-    def __init__(self, world: World, client: AsyncMistral, outcome: Outcome) -> None:
-        self._world = world
-        self._client = client
-        self._outcome = outcome
-        self._plan = outcome.plan
-        self._loop = world.loop
-        self._deadline_s = 0.0
-
-    async def run(self) -> None:
-        plan, outcome, world = self._plan, self._outcome, self._world
-        await world.clock.sleep(plan.at_s)
-        outcome.began_s = self._loop.time()
-        own_s = plan.deadline_s
-        total_s = world.plan.settings.timeouts.total_s if own_s is None else own_s
-        self._deadline_s = outcome.began_s + total_s
-        for moment in plan.cancels:
-            self._at(moment)
-        world.note(f"{plan.name} begins: {_described(plan)}")
-        try:
-            await self._limited()
-        except asyncio.CancelledError as error:
-            self._ends("cancelled", error)
-            raise
-        except LoomError as error:
-            outcome.attempts = error.attempts
-            self._ends("error", error)
-        except _Left:
-            self._ends("left")
-        except TimeoutError as error:
-            self._ends("bug" if plan.limit_s is None else "limit", error)
-        except Exception as error:  # noqa: BLE001 - whatever it is stands in the books
-            closed = isinstance(error, RuntimeError) and world.closed_s is not None
-            self._ends("closed" if closed else "bug", error)
-
-    async def _limited(self) -> None:
-        limit: AbstractAsyncContextManager[object] = nullcontext()
-        if self._plan.limit_s is not None:
-            limit = asyncio.timeout(self._plan.limit_s)
-        async with limit:
-            await (self._chat() if self._plan.way == "chat" else self._stream())
-
-    async def _chat(self) -> None:
-        response = await self._timely(self._client.chat(self._plan.name, **self._options()))
-        self._answered(response)
-
-    async def _stream(self) -> None:
-        plan, outcome = self._plan, self._outcome
-        async with self._client.stream(plan.name, **self._options()) as stream:
-            if plan.way == "events":
-                seen = 0
-                while plan.leave == "" or seen < plan.leave_after:
-                    event = await self._timely(anext(stream, None))
-                    if event is None:
-                        break
-                    self._saw(event)
-                    seen += 1
-                    if plan.dawdle_s:
-                        await self._world.clock.sleep(plan.dawdle_s)
-                if outcome.response is not None:
-                    return
-                if plan.leave == "aclose":
-                    await self._timely(stream.aclose())
-                if plan.leave == "raise":
-                    raise _Left
-            else:
-                if plan.way == "texts":
-                    outcome.pieces = [text async for text in stream.text_stream]
-                self._answered(await self._timely(stream.final()))
-                return
-        self._ends("left" if plan.leave else "bug")
-
-    def _options(self) -> dict[str, Any]:
-        own_s = self._plan.deadline_s
-        tags = {"call": self._plan.name}
-        return {"tags": tags} if own_s is None else {"tags": tags, "deadline_s": own_s}
-
-    async def _timely(self, work: Awaitable[T]) -> T:
-        begin_s = self._loop.time()
-        try:
-            return await work
-        finally:
-            late_s = self._loop.time() - max(begin_s, self._deadline_s)
-            self._outcome.late_s = max(self._outcome.late_s, late_s)
-
-    def _saw(self, event: StreamEvent) -> None:
-        outcome = self._outcome
-        kind = type(event)
-        if isinstance(event, Completed):
-            self._answered(event.response)
-        elif isinstance(event, TextDelta):
-            outcome.pieces.append(event.text)
-        elif isinstance(event, Retried):
-            outcome.waits_s.append(event.wait_s)
-            self._world.note(f"{self._plan.name}: {event.text}")
-        elif isinstance(event, Throttled):
-            outcome.queued += 1
-            self._world.note(f"{self._plan.name} waits for a permit, about {event.wait_s:.3f} s")
-        elif isinstance(event, Restarted):
-            outcome.pieces.clear()
-            outcome.marks.append((self._world.tick(), False))
-            self._world.note(f"{self._plan.name} begins anew with {event.model}")
-        if kind not in NOTICES:
-            outcome.marks.append((self._world.tick(), True))
-
-    def _answered(self, response: LLMResponse) -> None:
-        outcome = self._outcome
-        outcome.response = response
-        outcome.text = response.content
-        outcome.attempts = response.attempts
-        self._ends("answer")
-
-    def _ends(self, kind: str, error: BaseException | None = None) -> None:
-        outcome = self._outcome
-        if outcome.kind and kind not in {"cancelled", "limit"}:
-            kind = "bug" if kind != outcome.kind else kind
-        outcome.kind, outcome.error = kind, error
-        outcome.ended_s = self._loop.time()
-        what = "" if error is None else f": {type(error).__name__}: {error}"
-        sends = "" if outcome.attempts is None else f" after {outcome.attempts} requests"
-        self._world.note(f"{self._plan.name} ends, {kind}{sends}{what}")
-
-    def _at(self, moment: Moment) -> None:
-        task = asyncio.current_task(self._loop)
-        assert task is not None  # noqa: S101 - it runs
-        if moment.after_s is not None:
-            self._loop.call_later(moment.after_s, self._cancel, task)
-        else:
-            self._loop.at_turn(
-                self._loop.turns + 1 + moment.turns, functools.partial(self._cancel, task)
-            )
-
-    def _cancel(self, task: asyncio.Task[Any]) -> None:
-        if task.cancel():
-            self._outcome.cancelled_s.append(self._loop.time())
-            self._world.note(f"{self._plan.name} is cancelled")
-
-
-def _described(plan: CallPlan) -> str:
-    fields = msgspec.structs.asdict(plan)
-    shown = {name: value for name, value in fields.items() if value and name not in ("name", "way")}
-    return " ".join([plan.way, *(f"{name}={value!r}" for name, value in shown.items())])

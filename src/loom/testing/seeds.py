@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from loom.agent.session import Said
 from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
 from loom.testing.chance import Chance
@@ -25,9 +26,13 @@ from loom.testing.seeded_accounts import unsound
 from loom.testing.seeded_books import broken
 from loom.testing.seeded_loop import SeededLoop
 from loom.testing.seeded_plan import Plan, draw_plan
-from loom.testing.seeded_world import MOST_TURNS, Alter, Outcome, World, run_world
+from loom.testing.seeded_run import MOST_TURNS, run_world
+from loom.testing.seeded_turns import astray
+from loom.testing.seeded_world import Alter, Outcome, World
 
 __all__ = ["SeedReport", "main", "run_plan", "run_seed", "run_seeds"]
+
+_MOST_WORLDS = 50
 
 
 class SeedReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,10 +106,13 @@ def run_plan(plan: Plan, *, alter: Alter | None = None, check: bool = True) -> S
         AssertionError: If the books do not balance; the message holds the seed and the trace.
     """
     chance = Chance(plan.seed).fork()
-    loop = SeededLoop(chance.fork(), weather=plan.weather, most_turns=MOST_TURNS)
+    # A turn of an agent is many calls.
+    most_turns = MOST_TURNS if plan.agent is None else 4 * MOST_TURNS
+    loop = SeededLoop(chance.fork(), weather=plan.weather, most_turns=most_turns)
     world = World(plan, loop, chance)
     # Collected when it likes, garbage would close what a bug left open, at any moment.
-    gc.collect(0)
+    # Of all ages now and then: whoever runs thousands of worlds holds some fifty.
+    gc.collect(2 if gc.get_count()[2] > _MOST_WORLDS else 1)
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -114,7 +122,7 @@ def run_plan(plan: Plan, *, alter: Alter | None = None, check: bool = True) -> S
         if enabled:
             gc.enable()
     # A run that was stopped in the middle has books that do not balance anyway.
-    report = _report(world, faults or [*broken(world), *unsound(world)])
+    report = _report(world, faults or [*broken(world), *unsound(world), *astray(world)])
     if check and report.broken:
         raise AssertionError(report.text())
     return report
@@ -215,7 +223,7 @@ def _counts(world: World) -> Counter[str]:
         counts["seen: cancelled twice"] += len(outcome.cancelled_s) > 1
         counts["seen: retried"] += len(outcome.waits_s)
         counts["seen: queued"] += outcome.queued
-        counts["seen: began anew"] += sum(not is_event for _, is_event in outcome.marks)
+        counts["seen: began anew"] += sum(is_event is False for _, is_event in outcome.marks)
     for vendor in world.vendors:
         counts.update(f"fault: {one.fault}" for one in vendor.journal)
         counts.update({f"fault: {name}": count for name, count in vendor.counts.items()})
@@ -223,8 +231,23 @@ def _counts(world: World) -> Counter[str]:
     counts.update(f"row: {row.state}" for row in world.ledger.rows.values())
     counts["seen: kept socket was closed"] += sum(trip.attempts == 2 for trip in world.trips)
     counts["seen: wall clock jumped"] += len(world.plan.jumps)
+    words = Counter(one.plan.name.split()[0] for one in world.outcomes if one.turn is not None)
+    counts["seen: turn of an agent"] += sum(one.is_turn for one in world.outcomes)
+    counts["seen: taken up again"] += words["again"]
+    counts["seen: gone on anew"] += words["anew"]
+    counts["seen: a tool not run again"] += _not_again(world)
+    counts.update(f"tool: {run.how}" for run in world.runs)
     counts["seen: other vendor asked"] += len(world.vendors[1].journal)
     return counts
+
+
+def _not_again(world: World) -> int:
+    """How many tools had begun when their turn broke off, and were left at that."""
+    return sum(
+        isinstance(entry, Said) and entry.message.text.startswith("error: interrupted")
+        for entries in world.histories.values()
+        for entry in entries
+    )
 
 
 def _end(outcome: Outcome) -> str:
