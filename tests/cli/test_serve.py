@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -167,6 +170,30 @@ def test_it_prints_where_everything_is(start: Start) -> None:
     assert (0, b"") == (process.returncode, out)
 
 
+def test_on_a_terminal_it_shows_its_own_key(start: Start) -> None:
+    """Somebody who sits there may see it; what is not a terminal gets none."""
+    ours, theirs = pty.openpty()
+    process = start("serve", "--sim", "--port", "0", stderr=theirs)
+    os.close(theirs)
+    told = b""
+    while b"Ctrl-C" not in told:
+        told += os.read(ours, 4096)
+    assert b"Admin key loom_sk_" in told
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE_S)
+    os.close(ours)
+
+
+def test_an_address_of_the_other_family_has_brackets(start: Start) -> None:
+    """A URL with an IPv6 address can be used as it stands."""
+    process = start("serve", "--sim", "--port", "0", "--json", "--host", "::1")
+    assert process.stdout is not None
+    assert re.fullmatch(rb'\{"base_url":"http://\[::1\]:\d+/v1",.*\}\n', process.stdout.readline())
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_S)
+    assert 0 == process.returncode
+
+
 def test_keys_are_needed_once_there_is_one(gateway: Begin, looms: Run) -> None:
     """A key lets in, none does not, and the gateway's own key always does."""
     made = looms("keys", "create", "--name", "team-a", "--json")
@@ -218,12 +245,14 @@ def test_a_body_has_the_size_that_was_chosen(gateway: Begin) -> None:
     assert [200, 413] == [running.chat(text="x" * size).status for size in (10, 200)]
     from loom.cli import serve
 
-    assert DoorLimits().body_bytes == serve._BODY_BYTES
+    limits = DoorLimits()
+    assert limits.body_bytes == serve._BODY_BYTES
+    assert limits.connections_per_address == serve._CONNECTIONS
 
 
 def test_metrics_count_what_was_asked(gateway: Begin) -> None:
-    """A scraper on this machine reads them: requests, tokens, cost, the door, the ledger."""
-    running = gateway()
+    """A scraper on this machine reads them: requests, tokens, cost, door, ledger, limiter."""
+    running = gateway("--rate-limit", "60/100000", "--fallback", "openai:gpt-4.1")
     running.chat()
     running.ask("POST", CHAT + "%0d%0a", {})
     told = running.ask("GET", "/metrics").body.decode()
@@ -235,6 +264,9 @@ def test_metrics_count_what_was_asked(gateway: Begin) -> None:
         "in_flight",
         "ledger_queue 0.0",
         'ready{part="ledger"} 1.0',
+        'breaker_open{origin="http://127.0.0.1:',
+        "limiter_queue 0.0",
+        "limiter_held 0.0",
     ):
         assert f"loom_gateway_{name}" in told
 

@@ -18,6 +18,7 @@ __all__ = ["serve"]
 _PORT = 5006
 # As `server/gateway/limits.py`, which would cost `looms --help` its import; a test compares.
 _BODY_BYTES = 8 * 1024 * 1024
+_CONNECTIONS = 1024
 
 
 @click.command()
@@ -92,6 +93,15 @@ _BODY_BYTES = 8 * 1024 * 1024
     metavar="BYTES",
     help="What a request's body may weigh.",
 )
+@click.option(
+    "--max-connections",
+    "connections",
+    type=click.IntRange(min=1),
+    default=_CONNECTIONS,
+    show_default=True,
+    metavar="N",
+    help="Connections at once from one address; behind a proxy all have the proxy's.",
+)
 @as_of_option
 @common_options
 @pass_terminal
@@ -122,6 +132,7 @@ def serve(context: click.RichContext, terminal: Terminal, /, **given: Any) -> No
         budgets=given["budget"],
         rescue=given["rescue"],
         body_bytes=given["body_bytes"],
+        connections=given["connections"],
     )
 
     def ready(port: int) -> None:

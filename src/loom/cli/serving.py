@@ -62,6 +62,7 @@ class Serving:
         budgets: Of all callers together.
         rescue: Whether answers that break begin anew elsewhere.
         body_bytes: What a request's body may weigh.
+        connections: Connections at once from one address.
 
     Raises:
         ConfigInvalid: If a setting is not as it must be.
@@ -79,6 +80,7 @@ class Serving:
         budgets: Sequence[Budget] = (),
         rescue: bool = False,
         body_bytes: int,
+        connections: int,
     ) -> None:
         self.host = host
         self.ledger_name = ledger
@@ -89,7 +91,7 @@ class Serving:
         self._limiter = None if rate_limit is None else Limiter(rate_limit)
         self._budgets = tuple(budgets)
         self._rescue = rescue
-        self._limits = DoorLimits(body_bytes=body_bytes)
+        self._limits = DoorLimits(body_bytes=body_bytes, connections_per_address=connections)
         self._catalog = load_catalog()
         self._ledger = open_ledger(ledger, clock=self._clock)
         self._ring = KeyRing(

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +20,7 @@ from loom.core.ambient import Clock, SystemClock
 from loom.core.errors import ConfigInvalid, LoomError, ServiceUnavailable
 from loom.server.gateway.door import Door
 from loom.server.gateway.limits import DoorLimits
-from loom.server.gateway.process import Signals, listen
+from loom.server.gateway.process import Signals, listen, rarely_collected
 from loom.server.gateway.readiness import Readiness
 from loom.server.gateway.refusals import MakeReply, reply_in_dialect
 
@@ -41,6 +42,7 @@ _BACKLOG = 2048
 _LAST_S = 5.0
 _FLUSH_S = 1.0
 _LEDGER_S = 20.0
+_LAST_TURNS = 5
 
 _HEADERS = [
     ("server", "looms"),  # no version: it would tell whom to attack
@@ -149,7 +151,7 @@ class GatewayServer:
         with Signals(self._signalled, self._hangup):
             try:
                 await self._opening()
-                with listen(*self._address) as sock:
+                with listen(*self._address) as sock, rarely_collected():
                     await self._listen(sock)
             finally:
                 # Whatever happened: rows are not left unwritten.
@@ -189,13 +191,18 @@ class GatewayServer:
             self.readiness.state = "ready"
             self._on_ready(sock.getsockname()[1])
             await self._stop.wait()
-            await self._drain(server, state)
+            await self._shut(sock)
+            server.close()
+            await self._drain(state)
         finally:
             self.readiness.state = "draining"
             ticking.cancel()
             server.close()
-            for connection in tuple(state.connections):
-                connection.transport.abort()
+            for _ in range(_LAST_TURNS):
+                # What was accepted last comes some turns later, and closes some turns later.
+                for connection in tuple(state.connections):
+                    connection.transport.abort()
+                await self._clock.sleep(0)
             await asyncio.gather(ticking, *state.tasks, return_exceptions=True)
 
     # --- while it runs -------------------------------------------------------------------------
@@ -236,8 +243,18 @@ class GatewayServer:
 
     # --- its end -------------------------------------------------------------------------------
 
-    async def _drain(self, server: asyncio.AbstractServer, state: ServerState) -> None:
-        server.close()
+    async def _shut(self, sock: socket.socket) -> None:
+        """
+        Accept nobody any more, and let those come in who were accepted.
+
+        asyncio loses a connection that it has accepted, and not yet set up, when a server closes.
+        """
+        with suppress(RuntimeError, ValueError):
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        for _ in range(_LAST_TURNS):
+            await self._clock.sleep(0)
+
+    async def _drain(self, state: ServerState) -> None:
         _log.info("stopping: %d requests may run for %g s", self.door.running, self._drain_s)
         for connection in tuple(state.connections):
             connection.finish_soon()  # type: ignore[union-attr]  # all are ours
