@@ -183,17 +183,3 @@ def test_ctrl_c(told: Told, capsys: pytest.CaptureFixture[str], *, json_wanted: 
     else:
         assert "half\n" == out
         assert err.startswith(f"interrupted · {MODEL} · 2 calls, 1 tool · 20 in, 10 out · ")
-
-
-def test_a_turn_that_is_over(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its tools, its answer, its cost; or one object."""
-    response = done(
-        answer("", CALL), answer("so"), tool_executions=(ToolResult(call=CALL, content="x"),)
-    )
-    told.follower().whole(response)
-    out, err = capsys.readouterr()
-    assert ("so\n", '-> look(at="it")') == (out, err.splitlines()[0])
-    told.terminal.json = True
-    told.follower().whole(response)
-    out, err = capsys.readouterr()
-    assert ("so", "") == (json.loads(out)["content"], err)

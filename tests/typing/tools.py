@@ -10,8 +10,8 @@ from loom import Message, Permissions, Tool, ToolCall, ToolResult, tool, tool_re
 from loom.core.ambient import SystemClock
 from loom.core.messages import Part
 from loom.shuttle.executor import Executor
-from loom.shuttle.result import ToolBegun
 from loom.shuttle.function import FunctionTool
+from loom.shuttle.result import ToolBegun
 
 
 @tool
