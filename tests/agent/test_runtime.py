@@ -115,6 +115,21 @@ async def test_who_waits_for_a_session_can_be_cancelled() -> None:
     assert second.cancelled()
 
 
+async def test_a_turn_that_queues_while_the_agent_is_closed_does_not_begin() -> None:
+    """Nothing is asked and nothing is opened again for who waited."""
+    gate = asyncio.Event()
+    rig = Rig([one(), "One.", one(), "Two."], Echo(gives=gate), sessions=MemorySessions())
+    first = asyncio.ensure_future(rig.chat("first", session="ann"))
+    second = asyncio.ensure_future(rig.chat("second", session="ann"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await rig.runtime.aclose()
+    assert "One." == (await first).content
+    with pytest.raises(RuntimeError, match="this agent is closed"):
+        await second
+    assert 2 == len(rig.requests)
+
+
 async def test_a_turn_that_fails_before_its_first_answer_leaves_nothing() -> None:
     """What was not answered can be said again, and is not said twice."""
     store = MemorySessions()

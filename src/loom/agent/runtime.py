@@ -93,6 +93,7 @@ class AgentRuntime:
         self._in_use: Counter[Executor] = Counter()
         self._tools: tuple[Tool, ...] = ()
         self._queues: dict[str, tuple[Lock, int]] = {}
+        self._closed = False
 
     @property
     def sessions(self) -> SessionStore | None:
@@ -161,6 +162,7 @@ class AgentRuntime:
             InvalidRequest: If there is nothing to go on with.
             Conflict: If somebody else wrote to the session meanwhile.
             LoomError: What ends the turn without an answer.
+            RuntimeError: After `aclose`.
         """
         if session is None and self._sessions is not None:
             session = new_session_id(self._dice)
@@ -192,6 +194,7 @@ class AgentRuntime:
 
     async def aclose(self) -> None:
         """End every tool that still runs, and close what brought tools; safe to call twice."""
+        self._closed = True
         executors, self._former = self._former, []
         if self._executor is not None:
             executors.append(self._executor)
@@ -220,6 +223,9 @@ class AgentRuntime:
 
     async def _ready(self) -> Executor:
         """The executor of the tools that there are now: a source may have others by now."""
+        if self._closed:
+            # A turn that queued until now: it would open again what was closed.
+            raise RuntimeError("this agent is closed; make a new one")
         if self._executor is not None and not self._sources:
             return self._executor
         tools: list[Tool] = []
