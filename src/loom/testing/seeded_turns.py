@@ -159,6 +159,8 @@ def _a_tool_ends_with_its_turn(world: World) -> Iterator[str]:
         if run.ended_s is not None and run.ended_s > ends_s[run.turn] + _ROUNDING_S:
             late_s = run.ended_s - ends_s[run.turn]
             yield f"{run.tool} {run.number} ran on {late_s:.3f} s after the end of {run.turn}"
+        if world.shut_s is not None and run.began_s > world.shut_s + _ROUNDING_S:
+            yield f"{run.tool} {run.number} began after its agent was closed"
 
 
 def _turns_of_a_conversation_queue(world: World) -> Iterator[str]:
