@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["Signals", "listen", "raise_file_limit"]
+__all__ = ["Signals", "listen", "raise_file_limit", "rarely_collected"]
 
 # uvicorn's own number.
 _BACKLOG = 2048
 # What the kernel keeps of an answer that its reader does not take, beside what we keep.
 _UNSENT_BYTES = 128 * 1024
+# Python's own 700, 10, 10 look for cycles several times a request, where hardly any are made: a
+# tenth of the CPU of a plain request. Source: `benchmarks/gateway.py`, 0.49 ms and 0.42 ms.
+_COLLECTIONS = (20_000, 20, 20)
 
 
 class Signals:
@@ -92,6 +96,24 @@ def listen(host: str, port: int) -> socket.socket:
             hint="Choose another port, or port 0 for a free one.",
         ) from None
     return sock
+
+
+@contextmanager
+def rarely_collected() -> Iterator[None]:
+    """
+    Let the collector of cycles look seldom, and never at what is there now.
+
+    Yields:
+        Nothing; afterwards it does what it did before.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def raise_file_limit(wanted: int) -> None:
