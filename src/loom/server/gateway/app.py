@@ -28,7 +28,7 @@ from loom.ledger.contract import Ledger
 from loom.server.gateway.body import check_body, read_json
 from loom.server.gateway.caller import Call
 from loom.server.gateway.counter import Counters
-from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for
+from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for, unread_parts
 from loom.server.gateway.door import is_local, request_id_of
 from loom.server.gateway.errors import limit_of, log_unexpected, outward, unexpected
 from loom.server.gateway.hangup import listeners_of, unless_gone
@@ -326,8 +326,11 @@ class Gateway:
     async def _told(self, call: Call, response: LLMResponse | None) -> dict[str, str]:
         """Headers of an answer, and what stands in the last event of a stream."""
         told = {"x-request-id": call.request_id}
-        if call.dropped:
-            told["x-loom-dropped"] = ", ".join(call.dropped)
+        dropped = call.dropped
+        if response is not None:
+            dropped += unread_parts(response, call.speaks, self._provider.name)
+        if dropped:
+            told["x-loom-dropped"] = ", ".join(dropped)
         if response is None:
             call.first_s = self._clock.monotonic_s()
             return told

@@ -15,15 +15,18 @@ Sources: openai 3.57 `_base_client.py` (`user_agent`, `platform_headers`); mistr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from loom.core.errors import InvalidRequest
+from loom.core.messages import RawPart, TextPart, ThinkingPart
 from loom.core.request import ChatRequest, Sampling
+from loom.core.response import LLMResponse
 
-__all__ = ["FIELDS", "DialectName", "Fate", "dialect_of", "fitted_for"]
+__all__ = ["FIELDS", "DialectName", "Fate", "dialect_of", "fitted_for", "unread_parts"]
 
 DialectName: TypeAlias = Literal["openai", "mistral"]
 
@@ -123,6 +126,7 @@ _TIERS: Mapping[DialectName, Mapping[str, str]] = {
     "openai": {"auto": "auto", "default": "standard_only"},
     "mistral": {"auto": "auto", "standard_only": "default"},
 }
+_WORD = re.compile(r"[a-z0-9_]{1,32}")
 _IN_SAMPLING = frozenset(field.name for field in msgspec.structs.fields(Sampling))
 _IN_REQUEST = frozenset(field.name for field in msgspec.structs.fields(ChatRequest))
 
@@ -186,6 +190,33 @@ def fitted_for(
             attempts=0,
         )
     return _without(request, speaks, dropped)
+
+
+def unread_parts(response: LLMResponse, speaks: DialectName, vendor: str) -> tuple[str, ...]:
+    """
+    What of an answer has no place in a dialect.
+
+    Args:
+        response: The answer.
+        speaks: The caller's dialect.
+        vendor: Who was asked; an answer of the same dialect loses nothing.
+
+    Returns:
+        For example `("answer.reference",)`.
+    """
+    if speaks != "openai" or vendor == speaks:
+        return ()
+    found: set[str] = set()
+    for choice in response.choices:
+        content = choice.message.content
+        if content is None or isinstance(content, str):
+            continue
+        for part in content:
+            if not isinstance(part, TextPart | ThinkingPart):
+                kind = part.type if isinstance(part, RawPart) else type(part).__struct_config__.tag
+                # The vendor's own word may be any text.
+                found.add(f"answer.{kind}" if _WORD.fullmatch(str(kind)) else "answer.unknown")
+    return tuple(sorted(found))
 
 
 def _value(request: ChatRequest, name: str) -> Any:

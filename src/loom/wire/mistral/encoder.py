@@ -57,6 +57,8 @@ def encode_chat_response(response: LLMResponse) -> bytes:
 
 # Characters of a call's arguments in a piece: about a token or two.
 _PIECE = 8
+# Words of other vendors that Mistral's clients do not check for.
+_REASONS = {"content_filter": "error", "refusal": "stop"}
 
 
 class MistralEncoder:
@@ -120,7 +122,7 @@ class MistralEncoder:
             case ToolCallDelta():
                 self._hold_call(event)
             case Finished(reason=reason, choice=choice):
-                self._ended.append((choice, reason))
+                self._ended.append((choice, _REASONS.get(reason, reason)))
             case Completed(response=response):
                 return self._close(response)
         return b""
@@ -171,7 +173,7 @@ class MistralEncoder:
 
     def _close(self, response: LLMResponse) -> bytes:
         ended = self._ended or [
-            (choice.index, choice.finish_reason or "stop") for choice in response.choices
+            (choice.index, _reason(choice) or "stop") for choice in response.choices
         ]
         out: list[bytes] = []
         for place, (choice, reason) in enumerate(ended):
@@ -206,7 +208,11 @@ def _encode_choice(choice: Choice) -> dict[str, Any]:
     none = "" if choice.finish_reason == "length" else "{}"
     calls = [_encode_call(call, place, none) for place, call in enumerate(message.tool_calls)]
     said = {"role": "assistant", "tool_calls": calls or None, "content": content}
-    return {"index": choice.index, "finish_reason": choice.finish_reason, "message": said}
+    return {"index": choice.index, "finish_reason": _reason(choice), "message": said}
+
+
+def _reason(choice: Choice) -> str | None:
+    return _REASONS.get(choice.finish_reason or "", choice.finish_reason)
 
 
 def _encode_call(call: ToolCall, place: int, none: str) -> dict[str, Any]:
