@@ -1,8 +1,8 @@
 """
 Measure the door of the gateway: what it adds to a request, and what hostile callers do to others.
 
-    uv run --group bench python benchmarks/door.py
-    uv run --group bench python benchmarks/door.py --slow 1000 --readers 100 --seconds 10
+    uv run --extra server python benchmarks/door.py
+    uv run --extra server python benchmarks/door.py --slow 1000 --readers 100 --seconds 10
 
 The server is one small ASGI application in its own process, once under uvicorn alone and once
 behind the door, both with httptools and uvloop; the callers are raw sockets in this one. Slow
