@@ -303,7 +303,9 @@ class AsyncAgent:
 
     def _ask(self, options: Mapping[str, Any], *, stream: bool) -> Ask:
         async def ask(tools: tuple[ToolSpec, ...]) -> ChatRequest:
-            request = self._llm.build(tools, options)
+            # The turn puts the tools in; here they only say which `tool_choice` there may be.
+            named = tools if "tool_choice" in options else ()
+            request = self._llm.build(named, options)
             return msgspec.structs.replace(
                 request, messages=await self.instructions(), stream=stream
             )

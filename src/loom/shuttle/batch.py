@@ -97,8 +97,9 @@ class Batch:
                 raises is the call's result.
         """
         met: dict[Any, Entry | ToolResult] = {}
-        for call in calls:
-            key = call_key(call)
+        every = tuple(calls)
+        for call in every:
+            key = call_key(call) if len(every) > 1 else None
             known = met.get(key)
             if known is None:
                 met[key] = self._admitted(call, prepare)

@@ -80,7 +80,8 @@ def as_content(value: Any, max_bytes: int | None = None) -> tuple[str | tuple[Pa
         return _parts(value, max_bytes)
     if isinstance(value, bytes | bytearray | memoryview):
         return capped(_decoded(bytes(value)), max_bytes)
-    _refuse_iterators(value)
+    if not isinstance(value, dict | list | tuple | int | float | None):
+        _refuse_iterators(value)
     try:
         return _json(value, max_bytes)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loom.core.errors import InvalidRequest
-from loom.core.messages import Message
+from loom.core.messages import Message, ToolCall
 from loom.wire.history import LegalHistory, Repair
-from loom.wire.tool_ids import is_legal_id
+from loom.wire.tool_ids import is_legal_id, legal_name
 
 __all__ = ["legal_history"]
 
@@ -41,7 +41,7 @@ def legal_history(messages: Sequence[Message]) -> LegalHistory:
     """
     if not messages:
         raise InvalidRequest("messages must hold at least one message")
-    # The common conversation has no tools, no late system turn and nothing to repair.
+    # Most conversations are legal as they are, with tools too.
     if _is_plain(messages):
         _check_end(messages[-1], len(messages) - 1)
         return LegalHistory(messages=tuple(messages))
@@ -49,17 +49,44 @@ def legal_history(messages: Sequence[Message]) -> LegalHistory:
 
 
 def _is_plain(messages: Sequence[Message]) -> bool:
+    """Whether nothing need be mended: the common case, which is looked at once and not copied."""
     previous = "system"
+    waiting: list[ToolCall] = []
     for message in messages:
-        role = message.role
-        if role == "tool" or message.tool_calls or message.prefix or message.tool_call_id:
+        if waiting:
+            if not _answers(message, waiting.pop()):
+                return False
+        elif message.tool_calls:
+            if not _calls_legally(message):
+                return False
+            waiting = list(reversed(message.tool_calls))
+        elif not _stands_well(message, previous):
             return False
-        if role == "system" and previous == "assistant":
-            return False
-        if role == "assistant" and not message.content:
-            return False
-        previous = role
-    return True
+        previous = message.role
+    return not waiting
+
+
+def _answers(message: Message, call: ToolCall) -> bool:
+    named = message.name is None or message.name == call.name
+    return message.role == "tool" and message.tool_call_id == call.id and named
+
+
+def _calls_legally(message: Message) -> bool:
+    if message.role != "assistant" or message.prefix or message.tool_call_id:
+        return False
+    ids = {call.id for call in message.tool_calls}
+    return len(ids) == len(message.tool_calls) and all(
+        is_legal_id(call.id) and legal_name(call.name) == call.name for call in message.tool_calls
+    )
+
+
+def _stands_well(message: Message, previous: str) -> bool:
+    role = message.role
+    if role == "tool" or message.prefix or message.tool_call_id:
+        return False
+    if role == "system":
+        return previous not in ("assistant", "tool")
+    return role != "assistant" or bool(message.content)
 
 
 def _check_end(last: Message, position: int) -> None:
