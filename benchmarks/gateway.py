@@ -195,7 +195,7 @@ def cell(value: float | None, floor: float | None) -> str:
     return f"{figures(value)} ({figures(value / floor)})"
 
 
-def run_long(vendor: str, requests: int) -> None:
+def run_long(vendor: str, requests: int, out: Path) -> None:
     """Ask ours very often, and tell what it holds."""
     with tempfile.TemporaryDirectory() as folder:
         start = GATEWAYS[OURS[0]](PEERS).start(Path(folder), vendor, free_port())
@@ -205,9 +205,9 @@ def run_long(vendor: str, requests: int) -> None:
     if problem:
         raise SystemExit(f"the ledger: {problem}")
     slope = growth.slope_mb()
-    RESULTS.parent.mkdir(exist_ok=True)
     written = {"slope_mb": slope, "rate": growth.rate, "samples": growth.samples}
-    RESULTS.with_name("gateway-long.json").write_text(json.dumps(written), encoding="utf-8")
+    out.parent.mkdir(exist_ok=True)
+    out.with_stem(f"{out.stem}-long").write_text(json.dumps(written), encoding="utf-8")
     said = "too short to say" if slope is None else f"{slope:+.2f} MB for 100,000 calls"
     print(f"\r{growth.table()}\n\n{said}; {growth.rate:,.0f} calls a second")
 
@@ -238,12 +238,13 @@ def main() -> None:
     parser.add_argument(
         "--requests", type=int, metavar="N", help="ask ours so often instead, and see it grow"
     )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
     parser.add_argument("--profile", choices=SCENARIOS, help="profile ours instead")
     chosen = parser.parse_args()
     if chosen.requests or chosen.profile:
         with upstream("gateway_upstream.py") as vendor:
             if chosen.requests:
-                run_long(vendor, chosen.requests)
+                run_long(vendor, chosen.requests, chosen.out)
             else:
                 run_profile(vendor, chosen.profile, (chosen.who or OURS)[0], chosen.seconds)
         return
@@ -267,9 +268,9 @@ def main() -> None:
         for _ in range(chosen.rounds):
             bench.round(chosen.only)
     print("\r", end="", file=sys.stderr)
-    RESULTS.parent.mkdir(exist_ok=True)
+    chosen.out.parent.mkdir(exist_ok=True)
     written = {"about": about, "values": bench.values, "problems": bench.problems}
-    RESULTS.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    chosen.out.write_text(json.dumps(written, indent=1), encoding="utf-8")
     print(table(bench.values, [DIRECT, *there]))
     for name, problems in bench.problems.items():
         for scenario, problem in problems.items():

@@ -181,12 +181,12 @@ def test_the_benchmark_measures_keys(repository: Path) -> None:
     assert "revoked keys are refused after" in done.stdout
 
 
-def test_the_benchmark_measures_the_gateway(repository: Path) -> None:
+def test_the_benchmark_measures_the_gateway(repository: Path, tmp_path: Path) -> None:
     """A short round asks both ways: every answer is right, and the ledger has a row for each."""
-    script = repository / "benchmarks" / "gateway.py"
+    script, out = repository / "benchmarks" / "gateway.py", tmp_path / "gateway.json"
 
     done = subprocess.run(
-        [sys.executable, str(script), "--rounds", "1", "--seconds", "0.2"],
+        [sys.executable, str(script), "--rounds", "1", "--seconds", "0.2", "--out", str(out)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -195,17 +195,19 @@ def test_the_benchmark_measures_the_gateway(repository: Path) -> None:
     assert "| | direct | loom | loom-openai |" == head
     for figure in ("s until it listens", "requests a second", "us CPU a chunk", "MB after"):
         assert any(row.startswith(f"| {figure}") for row in rows), figure
+    assert {"loom", "loom-openai"} == set(json.loads(out.read_text())["values"]["cpu"])
 
 
-def test_the_benchmark_watches_the_memory_of_the_gateway(repository: Path) -> None:
+def test_the_benchmark_watches_the_memory_of_the_gateway(repository: Path, tmp_path: Path) -> None:
     """A thousand calls, a tenth of them streams: a row of the ledger for each."""
-    script = repository / "benchmarks" / "gateway.py"
+    script, out = repository / "benchmarks" / "gateway.py", tmp_path / "gateway.json"
 
     done = subprocess.run(
-        [sys.executable, str(script), "--requests", "1000"],
+        [sys.executable, str(script), "--requests", "1000", "--out", str(out)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert 0 == done.returncode, done.stderr
     assert "| calls | MB |" in done.stdout
     assert "| 1,000 | " in done.stdout
+    assert 1000 == json.loads((tmp_path / "gateway-long.json").read_text())["samples"][-1][0]
