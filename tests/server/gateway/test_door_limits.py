@@ -22,6 +22,9 @@ from tests.server.gateway.front import (
     whole,
 )
 
+from loom.server.gateway.connection import Doorkeeper
+from loom.server.gateway.refusals import reply_in_dialect
+
 LIMITS = brief(line_bytes=200, head_bytes=2000, head_fields=10, body_bytes=1000)
 
 
@@ -240,6 +243,29 @@ def test_what_waits_for_a_slow_reader_is_bounded() -> None:
         each = stream.sent * len(stream.piece) / len(readers)
     # Ours, what the kernels of both ends keep, and the piece that is on its way.
     assert each < 1024 * 1024
+
+
+def test_one_broken_connection_ends_no_sweep(caplog: pytest.LogCaptureFixture) -> None:
+    """S7: what cannot be looked at is ended, and the others are looked at."""
+
+    class Broken:
+        aborted = False
+
+        @property
+        def transport(self) -> Broken:
+            return self
+
+        def abort(self) -> None:
+            self.aborted = True
+
+        def check(self, now_s: float) -> None:
+            raise LookupError
+
+    keeper = Doorkeeper(LIMITS, reply_in_dialect, lambda _: None)
+    both = [Broken(), Broken()]
+    keeper.sweep(both, 1.0)
+    assert all(each.aborted for each in both)
+    assert 2 == caplog.text.count("an unexpected error at a connection")
 
 
 def healthy_p99_s(front: Running) -> float:

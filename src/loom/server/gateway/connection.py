@@ -10,6 +10,7 @@ no timer. This module is imported by whoever serves: it needs uvicorn and httpto
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -29,6 +30,8 @@ from loom.server.gateway.limits import DoorLimits
 from loom.server.gateway.refusals import MakeReply
 
 __all__ = ["Connection", "Doorkeeper", "Phase"]
+
+_log = logging.getLogger("loom.server")
 
 # How long a refused caller may go on talking: closed at once, the kernel would answer what it
 # still sends with a reset, which may overtake the reply.
@@ -79,11 +82,15 @@ class Doorkeeper:
         End what takes too long.
 
         Args:
-            connections: All of them.
+            connections: Some of them, or all.
             now_s: The loop's time.
         """
-        for connection in tuple(connections):
-            connection.check(now_s)
+        for connection in connections:
+            try:
+                connection.check(now_s)
+            except Exception:  # noqa: BLE001 - a border: one connection ends no sweep
+                _log.exception("an unexpected error at a connection")
+                connection.transport.abort()
 
 
 class Connection(HttpToolsProtocol):
@@ -317,6 +324,8 @@ class Connection(HttpToolsProtocol):
         Args:
             now_s: The loop's time.
         """
+        if self.parser is None:
+            return  # it ended since the sweep began
         transport = self.transport
         size = transport.get_write_buffer_size()
         if size != self.unsent or not size:
