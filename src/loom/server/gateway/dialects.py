@@ -4,7 +4,8 @@ Whose dialect a caller speaks, and what of one vendor's request another vendor d
 The rule, first match wins:
 
 1. the header `x-loom-dialect: openai` or `mistral`;
-2. the path: `/openai/v1/...` or `/mistral/v1/...`;
+2. the path: `/openai/v1/...` or `/mistral/v1/...`, and `/v1/fim/completions`, which only Mistral
+   has;
 3. the SDK: `x-stainless-lang`, or a user agent that begins with `OpenAI/` or `AsyncOpenAI/`, is
    OpenAI's; one that names `mistral` is Mistral's;
 4. anybody else speaks OpenAI's: nearly every other tool does.
@@ -147,7 +148,7 @@ def dialect_of(path: str, headers: Mapping[bytes, bytes]) -> DialectName:
         return said
     if path.startswith("/openai/"):
         return "openai"
-    if path.startswith("/mistral/"):
+    if path.startswith(("/mistral/", "/v1/fim/")):
         return "mistral"
     if b"x-stainless-lang" not in headers and b"mistral" in headers.get(b"user-agent", b"").lower():
         return "mistral"
