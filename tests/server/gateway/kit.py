@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from tests.server.gateway.front import Running
+
 from loom import AsyncMistral
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import SystemClock
@@ -20,7 +22,6 @@ from loom.ledger.memory import MemoryLedger
 from loom.server.gateway.app import Gateway, Ring, build_gateway
 from loom.server.gateway.keys import VirtualKey
 from loom.server.simulator import Simulator
-from loom.server.simulator.listener import Listener
 
 MODEL = "mistral-small-latest"
 QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -79,10 +80,10 @@ class Served:
             new_id=lambda: f"{next(self._ids):032x}",
             **self._more,
         )
-        self._listener = Listener(lambda: self.gateway, 0)
-        self._listener.start()
-        self.address = f"http://127.0.0.1:{self._listener.port}"
-        self.port = self._listener.port
+        self._front = Running(self.gateway)
+        self._front.__enter__()
+        self.port = self._front.port
+        self.address = f"http://127.0.0.1:{self.port}"
         return self
 
     def __exit__(
@@ -91,7 +92,7 @@ class Served:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._listener.stop()
+        self._front.__exit__(kind, error, traceback)
         self.sim.stop()
 
     def make_client(self) -> Any:

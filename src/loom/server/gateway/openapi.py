@@ -148,11 +148,13 @@ _ERRORS = {
     "413": "The body has too many bytes.",
     "422": "A field is unknown, or not as it must be.",
     "429": "Too many requests: `x-loom-limit` says whose limit it is.",
+    "431": "The request's head has too many bytes.",
     "500": "The gateway, or the vendor, failed.",
     "502": "The vendor's answer cannot be used, or it refuses the gateway.",
     "503": "The vendor cannot be asked now.",
     "504": "The vendor took too long.",
 }
+_OF_A_LIST = ("400", "401", "403", "404", "408", "429", "431", "500", "503")
 _ID = {"x-request-id": ("The caller's own id, or one that was made.", _TEXT)}
 _ANSWERED = {
     **_ID,
@@ -222,7 +224,7 @@ def _both(operations: dict[str, Any]) -> dict[str, Any]:
     for method, operation in operations.items():
         asked = method == "post"
         answer = {**operation["responses"]["200"], "headers": _headers(_ANSWERED if asked else _ID)}
-        errors = _ERRORS if asked else {name: _ERRORS[name] for name in ("401", "404", "429")}
+        errors = _ERRORS if asked else {name: _ERRORS[name] for name in _OF_A_LIST}
         found[method] = {
             **operation,
             "parameters": [*operation.get("parameters", ()), _DIALECT],
