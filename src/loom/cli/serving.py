@@ -18,6 +18,7 @@ from loom.layers.limiter import Limiter
 from loom.ledger.entry import Opening
 from loom.ledger.open import open_ledger
 from loom.server.gateway.app import build_gateway
+from loom.server.gateway.counter import KeyLimiters
 from loom.server.gateway.keys import open_door
 from loom.server.gateway.keys_ring import KeyRing
 from loom.server.gateway.keys_text import digest_of, new_key
@@ -100,6 +101,8 @@ class Serving:
             admin_hash=digest_of(self.admin_key.reveal()),
             clock=self._clock,
         )
+        # What a key has used of its minute is not forgotten when settings are read anew.
+        self._limiters = KeyLimiters()
         self._metrics = Metrics(ROUTES, self._known)
         self._readiness = Readiness()
         self._readiness.watch("ledger", self._ledger_state)
@@ -173,6 +176,7 @@ class Serving:
             metrics=self._metrics,
             rescue=self._rescue,
             body_bytes=self._limits.body_bytes,
+            limiters=self._limiters,
         )
 
     async def _opening(self) -> None:

@@ -25,6 +25,7 @@ from loom.core.errors import (
 from loom.ledger.budgets import Budget
 from loom.providers.scripted import ScriptedProvider
 from loom.server.gateway import relay
+from loom.server.gateway.counter import KeyLimiters
 from loom.server.gateway.keys import VirtualKey
 from loom.server.gateway.metrics import Metrics
 from loom.server.simulator import Simulator
@@ -248,6 +249,28 @@ def test_a_key_over_its_limit_is_told_when_to_come_back() -> None:
         assert "key" == answers[2].headers["x-loom-limit"]
         assert 200 == served.ask(chat(), authorization="Bearer other").status
         assert 3 == len(served.sim.journal.entries())
+
+
+@DIALECTS
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_knows_what_it_may_still_do(speaks: dict[str, str], *, stream: bool) -> None:
+    """G7: its limits and what is left of them, in the names that each SDK's users know."""
+    with Served(ring=Keys(good=key(rpm=2, tpm=10_000), free=key("free"))) as served:
+        answers = [
+            served.ask(chat(max_tokens=50, stream=stream), authorization="Bearer good", **speaks)
+            for _ in range(3)
+        ]
+        assert [200, 200, 429] == [answer.status for answer in answers]
+        count, size = ("requests", "tokens")
+        if speaks is MISTRAL:
+            count, size = ("req-minute", "tokens-minute")
+        for answer, left in zip(answers, ("1", "0", "0"), strict=True):
+            assert "2" == answer.headers[f"x-ratelimit-limit-{count}"]
+            assert left == answer.headers[f"x-ratelimit-remaining-{count}"]
+            assert "10000" == answer.headers[f"x-ratelimit-limit-{size}"]
+            assert 0 < int(answer.headers[f"x-ratelimit-remaining-{size}"]) < 10_000
+        free = served.ask(chat(), authorization="Bearer free", **speaks)
+        assert not [name for name in free.headers if name.startswith("x-ratelimit")]
 
 
 def test_a_key_over_its_budget_is_refused_before_it_costs() -> None:
@@ -485,3 +508,17 @@ def test_a_caller_cannot_name_a_host(plain: Served) -> None:
         answer = plain.ask(chat(**more))
         assert 400 == answer.status
     assert before == len(plain.sim.journal.entries())
+
+
+def test_a_keys_limits_outlive_the_application() -> None:
+    """Settings that are read anew make a new application: what was used is not forgotten."""
+    limiters = KeyLimiters()
+    ring = Keys(good=key(rpm=1))
+    statuses = []
+    for _ in range(2):
+        with Served(ring=ring, limiters=limiters) as served:
+            statuses.append(served.ask(chat(), authorization="Bearer good").status)
+    assert [200, 429] == statuses
+    changed = key(rpm=2)
+    assert limiters.limiter(changed) is not limiters.limiter(key(rpm=1))
+    assert limiters.limiter(key()) is None

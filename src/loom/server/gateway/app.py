@@ -27,7 +27,7 @@ from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
 from loom.server.gateway.body import check_body, read_json
 from loom.server.gateway.caller import Call
-from loom.server.gateway.counter import Counters
+from loom.server.gateway.counter import Counters, KeyLimiters
 from loom.server.gateway.dialects import DialectName, dialect_of, fitted_for, unread_parts
 from loom.server.gateway.door import is_local, request_id_of
 from loom.server.gateway.errors import limit_of, log_unexpected, outward, unexpected
@@ -99,6 +99,7 @@ class Gateway:
         rescue: Whether answers that break begin anew elsewhere.
         body_bytes: What a request's body may weigh.
         timeouts: Of every call.
+        limiters: The keys' limits, where they outlive the application; None: new ones.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Gateway:
         rescue: bool = False,
         body_bytes: int = BODY_BYTES,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value
+        limiters: KeyLimiters | None = None,
     ) -> None:
         self._provider = provider
         self._ring = ring
@@ -130,7 +132,12 @@ class Gateway:
             "mistral": MistralDialect(),
         }
         self.counters = Counters(
-            provider, ledger=ledger, catalog=catalog, clock=clock, budgets=budgets
+            provider,
+            ledger=ledger,
+            catalog=catalog,
+            clock=clock,
+            budgets=budgets,
+            limiters=limiters,
         )
         self.relay = Relay(self._told, clock, rescue=rescue)
         self._pages = Pages(
@@ -325,7 +332,8 @@ class Gateway:
 
     async def _told(self, call: Call, response: LLMResponse | None) -> dict[str, str]:
         """Headers of an answer, and what stands in the last event of a stream."""
-        told = {"x-request-id": call.request_id}
+        limits = self.counters.limits(call.key, call.speaks)
+        told = {"x-request-id": call.request_id, **limits}
         dropped = call.dropped
         if response is not None:
             dropped += unread_parts(response, call.speaks, self._provider.name)
@@ -355,7 +363,8 @@ class Gateway:
             # What was sent cannot be taken back; the connection is closed by the server.
             return
         reply = call.dialect.encode_error(error)
-        headers = {**reply.headers, "x-request-id": call.request_id, **(more or {})}
+        limits = self.counters.limits(call.key, call.speaks)
+        headers = {**reply.headers, "x-request-id": call.request_id, **limits, **(more or {})}
         whose = limit_of(error)
         if whose is not None:
             headers["x-loom-limit"] = whose

@@ -10,17 +10,24 @@ from loom.core.errors import LoomError
 from loom.core.provider import LLMProvider
 from loom.layers.account import Accounting
 from loom.layers.limit import Limiting
+from loom.layers.limit_rate import RateLimit
+from loom.layers.limit_state import LimitState
 from loom.layers.limiter import Limiter
 from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
 from loom.ledger.entry import Opening
 from loom.ledger.money import less
-from loom.server.gateway.keys import KeyTerms, VirtualKey
+from loom.server.gateway.dialects import DialectName
+from loom.server.gateway.keys import VirtualKey
 
-__all__ = ["Counter", "Counters"]
+__all__ = ["Counter", "Counters", "KeyLimiters"]
 
 # A caller is told to come back rather than kept waiting: only a wait that nobody notices is made.
 _PATIENCE_S = 1.0
+_HEADERS: dict[DialectName, tuple[str, str]] = {
+    "openai": ("requests", "tokens"),
+    "mistral": ("req-minute", "tokens-minute"),
+}
 
 
 class Counter(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +47,37 @@ class Counter(msgspec.Struct, frozen=True, kw_only=True):
     key: VirtualKey | None = None
 
 
+class KeyLimiters:
+    """Limits of keys: each outlives changes of its key's other terms, and of the application."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, tuple[RateLimit, Limiter]] = {}
+
+    def limiter(self, key: VirtualKey) -> Limiter | None:
+        """
+        A key's limits.
+
+        Args:
+            key: Whose.
+
+        Returns:
+            The same as long as the limits do not change; None without any.
+        """
+        limit = key.rate_limit
+        if limit is None:
+            return None
+        found = self._by_key.get(key.id)
+        if found is None or found[0] != limit:
+            # A minute's allowance may be used at once: evenness is a matter between gateway and
+            # vendor.
+            burst = msgspec.structs.replace(limit, burst_s=limit.refill_interval_s)
+            found = self._by_key[key.id] = (limit, Limiter(burst))
+        return found[1]
+
+
 class Counters:
     """
-    Gives each caller a counter; a caller's limits outlive changes of its other terms.
+    Gives each caller a counter.
 
     Args:
         provider: Shared: routes, retries, breaker, the vendor's own limits, prices.
@@ -50,6 +85,7 @@ class Counters:
         catalog: Prices, for what may not be spent.
         clock: Tells the time.
         budgets: Of the whole gateway, beside each key's own.
+        limiters: The keys' limits; None: new ones.
     """
 
     def __init__(
@@ -60,14 +96,16 @@ class Counters:
         catalog: Catalog,
         clock: Clock,
         budgets: tuple[Budget, ...] = (),
+        limiters: KeyLimiters | None = None,
     ) -> None:
+        self._limiters = limiters or KeyLimiters()
         self._provider = provider
         self._ledger = ledger
         self._catalog = catalog
         self._clock = clock
         self._budgets = budgets
         self._by_key: dict[str, Counter] = {}
-        self._open = self._made(None, None)
+        self._open = self._made(None)
 
     def counter(self, key: VirtualKey | None) -> Counter:
         """
@@ -83,12 +121,41 @@ class Counters:
             return self._open
         found = self._by_key.get(key.id)
         if found is None or found.key is not key:
-            found = self._by_key[key.id] = self._made(key, found)
+            found = self._by_key[key.id] = self._made(key)
         return found
 
-    def _made(self, key: VirtualKey | None, before: Counter | None) -> Counter:
+    def limits(self, key: VirtualKey | None, speaks: DialectName) -> dict[str, str]:
+        """
+        What a caller may still do in this minute, in the headers that its SDK knows.
+
+        Args:
+            key: Who calls.
+            speaks: Its dialect.
+
+        Returns:
+            `x-ratelimit-...`; nothing for who has no such limit.
+
+        Source: `wire/headers.py`, which reads the same names.
+        """
+        if key is None or (key.rpm is None and key.tpm is None):
+            return {}
+        limiter = self.counter(key).limiter
+        now = None if limiter is None else next(iter(limiter.states().values()), None)
+        state = LimitState() if now is None else now
+        of_requests, of_tokens = _HEADERS[speaks]
+        told: dict[str, str] = {}
+        for name, limit, used in (
+            (of_requests, key.rpm, state.used_requests),
+            (of_tokens, key.tpm, state.used_tokens + state.held_tokens),
+        ):
+            if limit is not None:
+                told[f"x-ratelimit-limit-{name}"] = str(limit)
+                told[f"x-ratelimit-remaining-{name}"] = str(max(0, limit - used))
+        return told
+
+    def _made(self, key: VirtualKey | None) -> Counter:
         provider = self._provider
-        limiter = None if key is None else _limiter(key, before)
+        limiter = None if key is None else self._limiters.limiter(key)
         if limiter is not None and key is not None:
             who = ("gateway", key.id)
             provider = Limiting(
@@ -138,17 +205,3 @@ class Counters:
             return None
         left = min(less(each.budget.limit, each.spent_usd) for each in standings)
         return f"{max(left, type(left)(0)):f}"
-
-
-def _limiter(key: VirtualKey, before: Counter | None) -> Limiter | None:
-    limit = key.rate_limit
-    if limit is None:
-        return None
-    if before is not None and before.limiter is not None and _same_limits(before.key, key):
-        return before.limiter
-    # A minute's allowance may be used at once: evenness is a matter between gateway and vendor.
-    return Limiter(msgspec.structs.replace(limit, burst_s=limit.refill_interval_s))
-
-
-def _same_limits(old: KeyTerms | None, new: KeyTerms) -> bool:
-    return old is not None and old.rate_limit == new.rate_limit
