@@ -156,8 +156,14 @@ _ERRORS = {
 }
 _OF_A_LIST = ("400", "401", "403", "404", "408", "429", "431", "500", "503")
 _ID = {"x-request-id": ("The caller's own id, or one that was made.", _TEXT)}
+_LIMITS = {
+    f"x-ratelimit-{kind}-{what}": (f"Of the key: {kind} of {what} in a minute.", _COUNT)
+    for kind in ("limit", "remaining")
+    for what in ("requests", "tokens", "req-minute", "tokens-minute")
+}
 _ANSWERED = {
     **_ID,
+    **_LIMITS,
     "x-loom-model": ("Who answered.", _TEXT),
     "x-loom-provider": ("The vendor that answered.", _TEXT),
     "x-loom-attempts": ("Requests that were sent to vendors.", _COUNT),
@@ -168,6 +174,7 @@ _ANSWERED = {
 }
 _REFUSED = {
     **_ID,
+    **_LIMITS,
     "retry-after": ("Seconds to wait.", _COUNT),
     "x-loom-limit": ("Whose limit it is.", {"enum": ["key", "upstream", "capacity"]}),
     "x-loom-attempts": ("Requests that were sent to vendors.", _COUNT),
