@@ -27,7 +27,9 @@ def healthy(base_url: str) -> bool:
 
 def test_leases_share_one_simulator_and_the_last_stops_it() -> None:
     """Two leases name one address; it answers until both are released."""
-    first, second = shared_simulator(), shared_simulator()
+    # A day that no client of another test has: one that is still open would keep it up.
+    day = date(2025, 2, 3)
+    first, second = shared_simulator(day), shared_simulator(day)
     assert (first.base_url, first.api_key) == (second.base_url, "loom-sim-key")
     assert first.openai_base_url == first.base_url.replace("/v1", "/openai/v1")
 
