@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Commands that have commands of their own.
+GROUPS = ("agent", "cost", "keys")
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 # A block is left out only by a comment above it that gives the reason.
@@ -59,7 +62,8 @@ def test_a_block_of_python_runs(code: str, tmp_path: Path) -> None:
 def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
     """A command that README names exists, and so does each option beside it."""
     words = command.split()
-    name = [] if words[0].startswith(("-", '"', "'")) else [words[0]]
+    depth = 2 if words[0] in GROUPS else 1
+    name = list(takewhile(lambda word: word[0] not in "-\"'", words[:depth]))
     looms = str(Path(sys.executable).with_name("looms"))
 
     done = run(looms, *name, "--help", folder=tmp_path)
