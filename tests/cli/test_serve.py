@@ -402,6 +402,23 @@ def test_a_bad_configuration_changes_nothing(
         assert [2, 1] == [len(each.journal.entries()) for each in (first, second)]
 
 
+def test_a_call_ends_when_the_settings_say(
+    gateway: Begin, vendor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator's deadline holds for every call that comes in; its row is there."""
+    vendor(words_per_second=0.1)
+    monkeypatch.setenv("LOOM_DEADLINE_S", "0.3")
+    ledger = tmp_path / "ledger.db"
+    running = gateway("--ledger", str(ledger), sim=False)
+
+    answer = running.chat()
+
+    assert 504 == answer.status, answer.body
+    assert b"deadline" in answer.body
+    assert 0 == running.end()[0]
+    assert 1 == len(rows(ledger))
+
+
 def _until(running: Gateway, text: bytes) -> bytes:
     assert running.process.stderr is not None
     while line := running.process.stderr.readline():

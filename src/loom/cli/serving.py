@@ -8,11 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from loom.cli.whose import async_client_of
 from loom.config.assemble import load_catalog
 from loom.config.load import load_settings
 from loom.core.ambient import SystemClock, secret_bytes
 from loom.core.errors import ConfigInvalid
+from loom.core.request import Timeouts
 from loom.layers.breaker import Breaker
 from loom.layers.limiter import Limiter
 from loom.ledger.entry import Opening
@@ -159,7 +162,9 @@ class Serving:
     def _app(self) -> Any:
         """Make the application by the settings as they are now."""
         given = dict(self._given)
-        model = given.pop("model", None) or load_settings().model
+        settings = load_settings()
+        model = given.pop("model", None) or settings.model
+        limits = {"first_byte_s": settings.timeout_s, "total_s": settings.deadline_s}
         more = {"breaker": self._breaker, "rate_limit": self._limiter, "model": model}
         given |= {name: value for name, value in more.items() if value is not None}
         client = async_client_of(given)
@@ -177,6 +182,7 @@ class Serving:
             rescue=self._rescue,
             body_bytes=self._limits.body_bytes,
             limiters=self._limiters,
+            timeouts=replace(Timeouts(), **{k: v for k, v in limits.items() if v is not None}),
         )
 
     async def _opening(self) -> None:
