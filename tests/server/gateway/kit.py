@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -105,13 +106,12 @@ class Served:
         return list(asyncio.run(_rows(self.ledger)))
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait for what another thread does, at most ten seconds."""
+        """Wait for what another thread does, at most a minute: looking may itself take long."""
         waiting = threading.Event()
-        for _ in range(1000):
-            if condition():
-                return
+        end_s = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end_s, "it did not happen"
             waiting.wait(0.01)
-        raise AssertionError("it did not happen")
 
     def ask(
         self,
