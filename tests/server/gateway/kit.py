@@ -18,6 +18,7 @@ from loom import AsyncMistral
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import SystemClock
 from loom.core.errors import InvalidAPIKey
+from loom.ledger.contract import all_entries
 from loom.ledger.entry import Entry
 from loom.ledger.memory import MemoryLedger
 from loom.server.gateway.app import Gateway, Ring, build_gateway
@@ -131,7 +132,7 @@ class Served:
 
 
 async def _rows(ledger: MemoryLedger) -> tuple[Entry, ...]:
-    return await ledger.entries()
+    return tuple([row async for row in all_entries(ledger)])
 
 
 def request(

@@ -95,11 +95,9 @@ def clean(served: Served, vendor: RawVendor, before: tuple[int, int]) -> None:
     assert counter.limiter is not None
     assert 0 == counter.limiter.held == counter.limiter.queued
     opening = Opening(provider="mistral", asked_model="x", tenant=GOOD.id)
-    told = sum((row.counted_usd for row in served.rows()), Decimal(0))
     (standing,) = asyncio.run(_standings(served, opening, counter.budgets))
     assert 0 == standing.reserved_usd
-    # Equal in most runs; now and then the budget counts some millionths more than the rows say.
-    assert told <= standing.spent_usd
+    assert sum(row.cost_usd or Decimal(0) for row in served.rows()) == standing.spent_usd
 
 
 async def _standings(
