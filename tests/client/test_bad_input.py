@@ -83,7 +83,7 @@ async def client() -> AsyncIterator[AsyncMistral]:
         ({"timeouts": 3}, "'timeouts' must be a Timeouts"),
         ({"model": ""}, "'model' must be a model id"),
         ({"model": " mistral-large-latest"}, "white space"),
-        ({"metadata": {"a": object()}}, "cannot be written as JSON"),
+        ({"metadata": {"a": object}}, "cannot be written as JSON"),
     ],
     ids=str,
 )

@@ -56,9 +56,15 @@ class Strange:
     def __str__(self) -> str:
         return "\ud800"
 
+    def __repr__(self) -> str:
+        return "Strange()"  # part of the test's name, which is the same in each process
+
 
 class Array:
     """What numpy's arrays and numbers can do."""
+
+    def __repr__(self) -> str:
+        return "Array()"
 
     def tolist(self) -> list[int]:
         return [1, 2]
@@ -68,6 +74,9 @@ Array.__module__ = "numpy"
 
 
 class Odd(Mapping[str, int]):
+    def __repr__(self) -> str:
+        return "Odd()"
+
     def __getitem__(self, key: str) -> int:
         return 1
 

@@ -66,7 +66,7 @@ def test_only_what_is_set_is_written() -> None:
         ({"messages": ()}, "one prompt"),
         ({"messages": (Message.user("a"), Message.user("b"))}, "one prompt"),
         ({"messages": (Message(role="user", content=(TextPart("a"),)),)}, "one prompt"),
-        ({"extra": {"suffix": object()}}, "cannot be written as JSON"),
+        ({"extra": {"suffix": object}}, "cannot be written as JSON"),
     ],
     ids=str,
 )
