@@ -18,10 +18,11 @@ from loom.core.errors import LedgerUnavailable, LoomError
 from loom.ledger.budgets import Budget
 from loom.ledger.closing import closed
 from loom.ledger.contract import Receipt, Ticket
+from loom.ledger.entry import Opening
 from loom.ledger.memory import MemoryLedger
 from loom.ledger.sqlite.desk import Desk, Terms
 from loom.ledger.sqlite.orders import Ask, Order, Prune, Reserve, Settle, TopUp
-from loom.ledger.sqlite.rows import encode
+from loom.ledger.sqlite.rows import ROWS_AT_ONCE, encode, values
 from loom.ledger.sqlite.spill import Spill
 from loom.ledger.sqlite.store import SqliteLedger
 
@@ -126,7 +127,7 @@ def test_closing_in_trouble_spills_what_is_open(office: Office) -> None:
     office.desk.close()
 
     (row,) = Spill(office.terms.path).rows()
-    assert "uncertain" == msgspec.json.decode(row)[2]
+    assert "uncertain" == row[2]
 
 
 def test_a_pruning_that_fails_takes_nothing(office: Office) -> None:
@@ -185,14 +186,40 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_line_that_was_cut_off_takes_no_other_with_it(tmp_path: Path, office: Office) -> None:
     """A row that is appended after half a line is whole."""
-    row = encode(office.reserve().entry)
+    entry = office.reserve().entry
+    row = encode(entry)
     spill = Spill(tmp_path / "spilled.db")
     spill.append([row])
     with spill.path.open("ab") as file:
         file.write(b'\n["0661')
     spill.append([row, row])
 
-    assert [row, row, row] == spill.rows()
+    assert [values(entry)] * 3 == spill.rows()
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 2**63, -(2**63) - 1], ids=str)
+def test_a_line_that_is_no_row_is_left_out(value: Any, tmp_path: Path, office: Office) -> None:
+    """What no column can hold stops nobody from opening the ledger."""
+    entry = office.reserve().entry
+    row = [*values(entry)[:-1], value]
+    spill = Spill(tmp_path / "spilled.db")
+    spill.append([msgspec.json.encode(row), encode(entry)])
+
+    assert [values(entry)] == spill.rows()
+
+
+@pytest.mark.parametrize("count", [1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 3 * ROWS_AT_ONCE], ids=str)
+def test_any_number_of_rows_goes_in_with_its_tags(count: int, office: Office) -> None:
+    """A batch is saved whole, however many statements that takes."""
+    tags = {"team": "a", "stage": "test"}
+    orders = [Reserve(Opening(provider="x", asked_model="m", tags=tags), ()) for _ in range(count)]
+    office.desk.work(orders)
+    office.desk.close()
+
+    with closing(sqlite3.connect(office.terms.path)) as file:
+        (rows,) = file.execute("SELECT count(*) FROM calls").fetchone()
+        (saved,) = file.execute("SELECT count(*) FROM tags").fetchone()
+    assert (count, 2 * count) == (rows, saved)
 
 
 def test_a_spilled_row_changes_none_that_is_over(office: Office) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -29,7 +30,14 @@ from loom.ledger.money import add
 from loom.ledger.sqlite import reader
 from loom.ledger.sqlite.file import Connect, lock_for_writing, open_for_writing, plain_connect
 from loom.ledger.sqlite.orders import Answer, Order, Workplace
-from loom.ledger.sqlite.rows import SAVE_ROWS, SAVE_TAGS, encode, encode_tags, tags_in
+from loom.ledger.sqlite.rows import (
+    ROWS_AT_ONCE,
+    encode,
+    save_rows,
+    save_tags,
+    tag_values,
+    values,
+)
 from loom.ledger.sqlite.spill import Spill
 from loom.ledger.sqlite.trouble import Trouble, trouble_of, unavailable
 
@@ -265,17 +273,22 @@ class Desk(Workplace):
         # In trouble a row of ours is written even if no call waits: is it over?
         if not self._unsaved and self.trouble is None:
             return
-        rows = self._unsaved.values()
-        tags = [tag for entry in rows if entry.tags for tag in encode_tags(entry)]
-        encoded = _array(encode(entry) for entry in rows)
+        rows = [values(entry) for entry in self._unsaved.values()]
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
-        execute(SAVE_ROWS, (encoded,))
-        if tags:
-            execute(SAVE_TAGS, (_array(tags),))
+        self._save(rows)
         if self.trouble is not None:
             execute("INSERT OR REPLACE INTO meta VALUES ('tried', ?)", (str(self._tries),))
         execute("COMMIT")
+
+    def _save(self, rows: list[tuple[Any, ...]]) -> None:
+        tags = [tag for row in rows for tag in tag_values(row)]
+        for statement, each in ((save_rows, rows), (save_tags, tags)):
+            for first in range(0, len(each), ROWS_AT_ONCE):
+                some = each[first : first + ROWS_AT_ONCE]
+                self._connection.execute(
+                    statement(len(some)), [value for row in some for value in row]
+                )
 
     def _fail(self, error: sqlite3.Error) -> None:
         trouble = trouble_of(error)
@@ -338,9 +351,7 @@ class Desk(Workplace):
         left = self._spill.rows()
         execute("BEGIN IMMEDIATE")
         try:
-            if left:
-                execute(SAVE_ROWS, (_array(left),))
-                execute(SAVE_TAGS, (_array(tags_in(left)),))
+            self._save(left)
             # The lock is ours, so whoever had these calls on their way is gone.
             lost = execute("UPDATE calls SET state = 'uncertain' WHERE state = 'open'").rowcount
             execute("COMMIT")
@@ -386,7 +397,3 @@ class Desk(Workplace):
             with suppress(sqlite3.Error):
                 execute("ROLLBACK")
             raise
-
-
-def _array(rows: Iterable[bytes]) -> str:
-    return f"[{b','.join(rows).decode()}]"

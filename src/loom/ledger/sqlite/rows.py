@@ -1,13 +1,13 @@
 """
 Rows of the file and entries, both ways.
 
-A batch of rows goes in as one JSON text and one statement (`json_each`): the interpreter's lock is
-given back once a batch and not once a row, so a busy event loop does not slow the writer down.
+A batch of rows goes in with one statement: the interpreter's lock is given back once a batch and
+not once a row, so a busy event loop does not slow the writer down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,15 +20,16 @@ from loom.ledger.sqlite.trouble import DamagedRow
 
 __all__ = [
     "FIELDS",
-    "SAVE_ROWS",
-    "SAVE_TAGS",
+    "ROWS_AT_ONCE",
     "amount_of",
     "decode",
     "encode",
-    "encode_tags",
     "moment",
-    "tags_in",
+    "save_rows",
+    "save_tags",
+    "tag_values",
     "tags_of",
+    "values",
 ]
 
 FIELDS = (
@@ -46,22 +47,12 @@ _CHANGED = (
     "latency_s", "first_byte_s", "code", "request_id",
 )  # fmt: skip
 
-_VALUES = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(FIELDS)))
 _CHANGES = ", ".join(f"{name} = excluded.{name}" for name in _CHANGED)
 
-# Every name comes from the two tuples above; what is a caller's travels as a parameter.
-SAVE_ROWS = (
-    f"INSERT INTO calls ({', '.join(FIELDS)}) SELECT {_VALUES}"  # noqa: S608 - our own columns
-    " FROM json_each(?) WHERE true"
-    f" ON CONFLICT (id) DO UPDATE SET {_CHANGES} WHERE calls.state IN ('open', 'uncertain')"
-)
-"""Saves rows; one that is over stays as it is."""
+ROWS_AT_ONCE = 32
+"""How many rows one statement saves: SQLite before 3.32 takes 999 values."""
 
-SAVE_TAGS = (
-    "INSERT OR IGNORE INTO tags (name, value, id) SELECT json_extract(value, '$[0]'),"
-    " json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?)"
-)
-"""Saves the tags of rows."""
+_TAGS_AT = FIELDS.index("tags")
 
 # Texts that come from outside; those of the opening are clean (`ledger/book.py`).
 _TOLD = ("provider", "model", "service_tier", "price_id", "code", "request_id")
@@ -70,6 +61,68 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ENCODER = msgspec.json.Encoder()
 _TAGS = msgspec.json.Decoder(dict[str, str])
 _ATTEMPTS = msgspec.json.Decoder(tuple[Sent, ...])
+
+
+@functools.lru_cache(maxsize=ROWS_AT_ONCE)
+def save_rows(count: int) -> str:
+    """
+    The statement that saves rows; one that is over stays as it is.
+
+    Args:
+        count: How many, 1 to `ROWS_AT_ONCE`.
+
+    Returns:
+        SQL, which takes the values of all rows, one after the other.
+    """
+    return (
+        f"INSERT INTO calls ({', '.join(FIELDS)}) VALUES {_places(len(FIELDS), count)}"  # noqa: S608 - our own columns
+        f" ON CONFLICT (id) DO UPDATE SET {_CHANGES} WHERE calls.state IN ('open', 'uncertain')"
+    )
+
+
+@functools.lru_cache(maxsize=ROWS_AT_ONCE)
+def save_tags(count: int) -> str:
+    """
+    The statement that saves the tags of rows.
+
+    Args:
+        count: How many tags, 1 to `ROWS_AT_ONCE`.
+
+    Returns:
+        SQL, which takes the values of all tags, one after the other.
+    """
+    return f"INSERT OR IGNORE INTO tags (name, value, id) VALUES {_places(3, count)}"  # noqa: S608 - question marks
+
+
+def _places(width: int, count: int) -> str:
+    one = f"({', '.join('?' * width)})"
+    return ", ".join([one] * count)
+
+
+def values(entry: Entry) -> tuple[Any, ...]:
+    """
+    A row as SQLite takes it.
+
+    Args:
+        entry: The row.
+
+    Returns:
+        Values in the order of `FIELDS`.
+    """
+    return _values(entry if _is_clean(entry) else _cleaned(entry))
+
+
+def tag_values(row: tuple[Any, ...]) -> list[tuple[str, str, str]]:
+    """
+    The tags of a row as SQLite takes them.
+
+    Args:
+        row: As `values` makes it.
+
+    Returns:
+        Name, value and id of each.
+    """
+    return [(name, value, row[0]) for name, value in tags_of(row[_TAGS_AT]).items()]
 
 
 def encode(entry: Entry) -> bytes:
@@ -82,25 +135,7 @@ def encode(entry: Entry) -> bytes:
     Returns:
         An array in the order of `FIELDS`.
     """
-    try:
-        encoded = _ENCODER.encode(_values(entry))
-    except UnicodeEncodeError:
-        return _ENCODER.encode(_values(_cleaned(entry)))
-    # SQLite ends a text at its first NUL.
-    return _ENCODER.encode(_values(_cleaned(entry))) if b"\\u0000" in encoded else encoded
-
-
-def encode_tags(entry: Entry) -> list[bytes]:
-    """
-    The tags of a row as JSON.
-
-    Args:
-        entry: The row.
-
-    Returns:
-        An array of name, value and id for each.
-    """
-    return [_ENCODER.encode([name, value, entry.id]) for name, value in entry.tags.items()]
+    return _ENCODER.encode(values(entry))
 
 
 def decode(row: tuple[Any, ...]) -> Entry:
@@ -165,25 +200,6 @@ def tags_of(text: str) -> dict[str, str]:
     return _TAGS.decode(text) if text else {}
 
 
-def tags_in(rows: Iterable[bytes]) -> list[bytes]:
-    """
-    The tags of rows that are JSON already.
-
-    Args:
-        rows: As `encode` makes them.
-
-    Returns:
-        An array of name, value and id for each.
-    """
-    place = FIELDS.index("tags")
-    each = [msgspec.json.decode(row) for row in rows]
-    return [
-        _ENCODER.encode([name, value, row[0]])
-        for row in each
-        for name, value in tags_of(row[place]).items()
-    ]
-
-
 def moment(micros_since: int) -> datetime:
     """
     A time as the file holds it.
@@ -226,6 +242,21 @@ def _values(entry: Entry) -> tuple[Any, ...]:
         entry.first_byte_s,
         entry.code,
         entry.request_id,
+    )
+
+
+def _is_clean(entry: Entry) -> bool:
+    """Whether the file can hold what came from outside."""
+    for name in _TOLD:
+        text = getattr(entry, name)
+        if text is not None and not text.isprintable():
+            return False
+    return all(
+        sent.provider.isprintable()
+        and sent.model.isprintable()
+        and sent.code.isprintable()
+        and (sent.request_id is None or sent.request_id.isprintable())
+        for sent in entry.attempts
     )
 
 

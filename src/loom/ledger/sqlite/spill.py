@@ -15,12 +15,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from loom.ledger.sqlite.rows import FIELDS
 
 __all__ = ["Spill"]
+
+# What a column may be, as SQLite has it.
+_Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Value: TypeAlias = str | _Int64 | float | bool | None
+_ROW = msgspec.json.Decoder(tuple[_Value, ...])
 
 
 class Spill:
@@ -33,7 +39,8 @@ class Spill:
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.emergency")
-        self._taken: list[Path] = []
+        # Files with rows that the database may not have yet.
+        self._taken: set[Path] = set()
 
     def append(self, rows: Iterable[bytes]) -> None:
         """
@@ -47,6 +54,7 @@ class Spill:
         """
         # A line may have been cut off when the disk was full: the next begins on its own.
         text = b"".join(b"\n" + row for row in rows)
+        self._taken.add(self.path)
         handle = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         try:
             while text:
@@ -55,16 +63,17 @@ class Spill:
         finally:
             os.close(handle)
 
-    def rows(self) -> list[bytes]:
+    def rows(self) -> list[tuple[Any, ...]]:
         """
         The rows that lie here, whole ones only.
 
         Returns:
-            JSON arrays, the oldest first.
+            Values in the order of `FIELDS`, the oldest row first.
         """
-        self._taken = self._left()
-        lines = [line for path in self._taken for line in path.read_bytes().splitlines()]
-        return [line for line in lines if _whole(line)]
+        left = self._left()
+        self._taken.update(left)
+        lines = [line for path in left for line in path.read_bytes().splitlines()]
+        return [row for line in lines if (row := _row(line)) is not None]
 
     def leave(self, name: str, row: bytes) -> Path:
         """
@@ -94,19 +103,20 @@ class Spill:
 
     def clear(self) -> None:
         """Remove the writer's file, and those that were taken in: their rows are saved."""
-        for path in (self.path, *self._taken):
+        while self._taken:
+            path = next(iter(self._taken))
             with suppress(FileNotFoundError):
                 path.unlink()
-        self._taken = []
+            self._taken.remove(path)
 
     def _left(self) -> list[Path]:
         beside = self.path.parent.glob(f"{escape(self.path.name)}-*[0-9a-f]")
         return [path for path in (self.path, *sorted(beside)) if path.exists()]
 
 
-def _whole(line: bytes) -> bool:
+def _row(line: bytes) -> tuple[Any, ...] | None:
     try:
-        row = msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        return False
-    return isinstance(row, list) and len(row) == len(FIELDS)
+        row = _ROW.decode(line)
+    except msgspec.MsgspecError:
+        return None
+    return row if len(row) == len(FIELDS) else None
