@@ -255,6 +255,21 @@ class TestBudget:
         async with client(sim, client_name="b", budget="1", **common) as m:
             await m.chat("Hi")
 
+    async def test_an_answer_says_what_is_left(self, sim: Simulator) -> None:
+        """What the tightest budget has left after this call, plain and streamed; else None."""
+        tight, wide = Budget(limit_usd="0.5", per="session"), Budget(limit_usd=5)
+        async with client(sim, budget=[wide, tight], session="s", max_tokens=20) as m:
+            first = await m.chat("Hi")
+            async with m.stream("Hi") as stream:
+                second = await stream.final()
+            other = await m.chat("Hi", session="t")
+            spent = [one.usage.cost_usd or 0 for one in (first, second, other)]
+        assert Decimal("0.5") - spent[0] == first.budget_remaining_usd
+        assert Decimal("0.5") - spent[0] - spent[1] == second.budget_remaining_usd
+        assert Decimal("0.5") - spent[2] == other.budget_remaining_usd
+        async with client(sim, ledger=MemoryLedger(clock=FakeClock())) as m:
+            assert None is (await m.chat("Hi")).budget_remaining_usd
+
     async def test_the_warning_comes_once(
         self, sim: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:

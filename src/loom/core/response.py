@@ -121,6 +121,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
         attempts: Requests that were sent for this answer, from 1.
         latency_s: Seconds from the call to the end of the answer, with every attempt and wait.
         timeline: Each attempt with its times, status and charge; None if nobody kept one.
+        budget_remaining_usd: What is left of the tightest budget of this call, in US dollars, this
+            call taken off; None without a budget.
         metadata: `{"provider": ...}` and what layers add.
         parsed: The validated value of a structured answer (`output=`), or the
             `EmbeddingsResponse` of a request for vectors; None otherwise.
@@ -138,6 +140,7 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     latency_s: float = 0.0
     timeline: Timeline | None = None
+    budget_remaining_usd: Decimal | None = None
     metadata: Mapping[str, Any] = {}
     parsed: Any = None
     raw_body: bytes | None = None

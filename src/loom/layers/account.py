@@ -42,7 +42,7 @@ from loom.ledger.budgets import Budget
 from loom.ledger.closing import closed
 from loom.ledger.contract import Ledger, Receipt, Ticket
 from loom.ledger.entry import Entry, Opening, State
-from loom.ledger.money import ZERO, add
+from loom.ledger.money import ZERO, add, less
 
 __all__ = ["Accounting"]
 
@@ -117,8 +117,9 @@ class Accounting(Layer):
                 async for event in events:
                     kind = type(event)
                     if kind is Completed:
-                        await tab.answered(event.response)  # type: ignore[union-attr] # `kind` says so
-                    elif kind in NOTICES:
+                        yield Completed(await tab.answered(event.response))  # type: ignore[union-attr] # `kind` says so
+                        continue
+                    if kind in NOTICES:
                         await tab.noticed(event)
                     else:
                         tab.heard(event)
@@ -337,13 +338,19 @@ class _Tab:
             case _:
                 pass
 
-    async def answered(self, response: LLMResponse) -> None:
-        """Settle with the answer."""
+    async def answered(self, response: LLMResponse) -> LLMResponse:
+        """Settle with the answer, and say on it what is left of the budgets."""
         state: State = "estimated" if response.usage.estimated else "settled"
         ticket = self._taken()
-        if ticket is not None:
-            entry = closed(ticket.entry, state, response=response)
-            self._layer.told(await self._layer.ledger.settle(ticket, entry))
+        if ticket is None:
+            return response
+        entry = closed(ticket.entry, state, response=response)
+        receipt = await self._layer.ledger.settle(ticket, entry)
+        self._layer.told(receipt)
+        if not receipt.standings:
+            return response
+        left = min(less(each.budget.limit, each.spent_usd) for each in receipt.standings)
+        return msgspec.structs.replace(response, budget_remaining_usd=max(left, ZERO))
 
     async def failed(self, error: LoomError) -> None:
         """Settle with the error."""

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,7 +30,7 @@ from loom.ledger.entry import Entry, Opening
 from loom.ledger.ids import Ids, clean
 from loom.ledger.money import ZERO, add, less, usd
 
-__all__ = ["Account", "Book", "carried_by"]
+__all__ = ["Account", "Book", "Settled", "carried_by"]
 
 # An account is about 500 bytes, and one that went is loaded again.
 _KEPT = 20_000
@@ -49,6 +50,21 @@ class Account:
     def __init__(self, spent: Decimal = ZERO, reserved: Decimal = ZERO) -> None:
         self.spent = spent
         self.reserved = reserved
+
+
+class Settled(NamedTuple):
+    """
+    What a settlement changed.
+
+    Attributes:
+        entry: The row as it stands now.
+        crossings: Budgets to warn of.
+        standings: The call's budgets, with this call in them; those whose sums are at hand.
+    """
+
+    entry: Entry
+    crossings: tuple[Crossing, ...]
+    standings: tuple[Standing, ...]
 
 
 def carried_by(rows: Iterable[Entry]) -> dict[tuple[str, str], Decimal]:
@@ -142,7 +158,7 @@ class Book:
         self.restore(after)
         return before, after
 
-    def settle(self, entry_id: str, final: Entry) -> tuple[Entry, tuple[Crossing, ...]]:
+    def settle(self, entry_id: str, final: Entry) -> Settled:
         """
         Put the truth in the place of a reservation.
 
@@ -151,7 +167,7 @@ class Book:
             final: The row's last form.
 
         Returns:
-            The row as it stands now, and budgets to warn of.
+            The row as it stands now, budgets to warn of, and where the call's budgets stand.
 
         Raises:
             KeyError: If the call is not open.
@@ -159,19 +175,21 @@ class Book:
         before = self.open[entry_id]
         after = _merged(before, final)
         del self.open[entry_id]
-        budgets = self._budgets.pop(entry_id)
-        watched = [
-            (budget, account.spent, budget.warning)
-            for budget in budgets
-            if budget.warning is not None
-            and (account := self.accounts.get(budget.scope(after))) is not None
+        # Nothing is loaded here: a settlement does not fail because a sum cannot be read.
+        held = [
+            (budget, scope, account, account.spent)
+            for budget in self._budgets.pop(entry_id)
+            for scope in (budget.scope(after),)
+            if (account := self.accounts.get(scope)) is not None
         ]
         self._move(before, after)
-        for budget, had, warning in watched:
-            standing = self._standing(budget, after)
-            if had < warning <= standing.spent_usd:
+        standings: list[Standing] = []
+        for budget, scope, account, had in held:
+            standing = budget.standing(scope, account.spent, account.reserved)
+            standings.append(standing)
+            if budget.warning is not None and had < budget.warning <= account.spent:
                 self._untold.append(Crossing(standing=standing))
-        return after, tuple(self._untold)
+        return Settled(after, tuple(self._untold), tuple(standings))
 
     def told(self) -> None:
         """Take note that the crossings of the last settlement reached somebody."""

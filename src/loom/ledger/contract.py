@@ -67,11 +67,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         entry: The row as it stands in the ledger.
         kept: How it is kept.
         crossings: Budgets to warn of.
+        standings: Where the call's budgets stand, with this call in them; those whose sums are
+            at hand, and none for a call that was over before.
     """
 
     entry: Entry
     kept: Kept = "committed"
     crossings: tuple[Crossing, ...] = ()
+    standings: tuple[Standing, ...] = ()
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):

@@ -197,11 +197,13 @@ class MemoryLedger(Ledger):
         known = self._over.get(ticket.entry.id)
         if known is not None or ticket.entry.id not in self._book.open:
             return Receipt(entry=known or ticket.entry)
-        final, crossings = self._book.settle(ticket.entry.id, entry)
-        self._over[final.id] = final
+        settled = self._book.settle(ticket.entry.id, entry)
+        self._over[settled.entry.id] = settled.entry
         if len(self._over) > self._keep:
             del self._over[next(iter(self._over))]
-        return Receipt(entry=final, crossings=crossings)
+        return Receipt(
+            entry=settled.entry, crossings=settled.crossings, standings=settled.standings
+        )
 
     def _matching(self, query: Query) -> list[Entry]:
         require_zone(query.since, query.until)

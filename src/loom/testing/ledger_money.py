@@ -53,6 +53,10 @@ async def a_reservation_becomes_the_truth(make: LedgerMaker) -> None:
         same(receipt.entry, row, "the receipt and the row")
         same(("settled", Decimal("0.05"), 7), (row.state, row.cost_usd, row.input_tokens), "row")
         await stands(ledger, budget, spent="0.05", reserved="0")
+        now = await ledger.standings(a_call("0"), [budget])
+        same(now, receipt.standings, "where the budgets of a settled call stand")
+        again = await settled(ledger, ticket, "0.05")
+        same((), again.standings, "what a second settlement says of budgets")
 
 
 async def a_refusal_names_its_budget_and_leaves_nothing(make: LedgerMaker) -> None:

@@ -237,7 +237,7 @@ class Desk(Workplace):
         """Write what is left; calls that are still open become uncertain."""
         for entry in tuple(self.book.open.values()):
             lost = msgspec.structs.replace(entry, state="uncertain")
-            self.write_later(self.book.settle(entry.id, lost)[0])
+            self.write_later(self.book.settle(entry.id, lost).entry)
         if self._unsaved:
             self.commit()
         if self._unsaved:

@@ -218,11 +218,13 @@ class Settle(Order):
         entry_id = self._ticket.entry.id
         if entry_id not in desk.book.open:
             return Receipt(entry=desk.row(entry_id) or self._ticket.entry)
-        final, crossings = desk.book.settle(entry_id, self._entry)
+        settled = desk.book.settle(entry_id, self._entry)
         if self._heard:
             desk.book.told()
-        desk.write_later(final)
-        return Receipt(entry=final, crossings=crossings)
+        desk.write_later(settled.entry)
+        return Receipt(
+            entry=settled.entry, crossings=settled.crossings, standings=settled.standings
+        )
 
 
 class Prune(Order):

@@ -264,7 +264,7 @@ class Gateway:
                 response = await self.counters.counter(call.key).provider.chat(request)
             except LoomError as error:
                 raise outward(error) from None
-            headers = {**_JSON, **await self._told(call, response)}
+            headers = {**_JSON, **self._told(call, response)}
             vectors = call.dialect.encode_embeddings(from_chat_response(response), asked)
             await call.line.whole(200, headers, vectors)
 
@@ -294,7 +294,7 @@ class Gateway:
             response = await provider.chat(request)
         except LoomError as error:
             raise outward(error) from None
-        headers = {**_JSON, **await self._told(call, response)}
+        headers = {**_JSON, **self._told(call, response)}
         if response.raw_body is not None and _as_it_came(request, response, self._provider.name):
             body = response.raw_body
         else:
@@ -330,7 +330,7 @@ class Gateway:
     def _answer_id(self, call: Call) -> str:
         return self._new_id() if call.speaks == "mistral" else f"chatcmpl-{self._new_id()}"
 
-    async def _told(self, call: Call, response: LLMResponse | None) -> dict[str, str]:
+    def _told(self, call: Call, response: LLMResponse | None) -> dict[str, str]:
         """Headers of an answer, and what stands in the last event of a stream."""
         limits = self.counters.limits(call.key, call.speaks)
         told = {"x-request-id": call.request_id, **limits}
@@ -351,9 +351,9 @@ class Gateway:
             told["x-loom-cost-usd"] = f"{cost:f}"
         if response.usage.estimated:
             told["x-loom-usage"] = "estimated"
-        left = await self.counters.left_usd(self.counters.counter(call.key), response.model)
+        left = response.budget_remaining_usd
         if left is not None:
-            told["x-loom-budget-remaining-usd"] = left
+            told["x-loom-budget-remaining-usd"] = f"{left:f}"
         return told
 
     async def _refuse(

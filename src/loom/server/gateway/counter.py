@@ -6,7 +6,6 @@ import msgspec
 
 from loom.catalog.lookup import Catalog
 from loom.core.ambient import Clock
-from loom.core.errors import LoomError
 from loom.core.provider import LLMProvider
 from loom.layers.account import Accounting
 from loom.layers.limit import Limiting
@@ -15,8 +14,6 @@ from loom.layers.limit_state import LimitState
 from loom.layers.limiter import Limiter
 from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
-from loom.ledger.entry import Opening
-from loom.ledger.money import less
 from loom.server.gateway.dialects import DialectName
 from loom.server.gateway.keys import VirtualKey
 
@@ -180,28 +177,3 @@ class Counters:
             client="gateway",
         )
         return Counter(provider=accounting, budgets=budgets, limiter=limiter, key=key)
-
-    async def left_usd(self, counter: Counter, model: str) -> str | None:
-        """
-        What a caller may still spend, by the tightest of its budgets.
-
-        Args:
-            counter: Whose.
-            model: What it asked last.
-
-        Returns:
-            US dollars as a plain number; None without a budget, and while the ledger cannot be
-            read: an answer that was paid for is not kept back for a number beside it.
-        """
-        if not counter.budgets:
-            return None
-        tenant = "" if counter.key is None else counter.key.id
-        opening = Opening(
-            provider=self._provider.name, asked_model=model, tenant=tenant, client="gateway"
-        )
-        try:
-            standings = await self._ledger.standings(opening, counter.budgets)
-        except LoomError:
-            return None
-        left = min(less(each.budget.limit, each.spent_usd) for each in standings)
-        return f"{max(left, type(left)(0)):f}"

@@ -11,7 +11,7 @@ the layers below write it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -37,7 +37,7 @@ DRAINS_AT_ONCE = 32
 _DONE = b"data: [DONE]\n\n"
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 
-Told: TypeAlias = Callable[[Call, LLMResponse | None], Awaitable[dict[str, str]]]
+Told: TypeAlias = Callable[[Call, LLMResponse | None], dict[str, str]]
 """Gives the headers of an answer; without a response: of one that has only begun."""
 
 
@@ -96,16 +96,16 @@ class Relay:
         try:
             async for event in events:
                 if isinstance(event, Completed):
-                    notes = await self._told(call, event.response)
+                    notes = self._told(call, event.response)
                     if not passage.begun:
-                        await passage.begin(await self._told(call, None))
+                        await passage.begin(self._told(call, None))
                         await passage.whole(event.response)
                     await passage.end(event, notes)
                     return
                 if type(event) in NOTICES or self._rescue:
                     continue
                 if not passage.begun:
-                    await passage.begin(await self._told(call, None))
+                    await passage.begin(self._told(call, None))
                 await passage.piece(event)
         except LoomError as error:
             if not passage.begun:
