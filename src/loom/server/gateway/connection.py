@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from loom.core.errors import InvalidRequest, LimitExceeded, LoomError
+from loom.server.gateway.answer import Answer
 from loom.server.gateway.hangup import Listeners
 from loom.server.gateway.heads import body_too_large, check_head, head_too_large
 from loom.server.gateway.limits import DoorLimits
@@ -74,7 +75,9 @@ class Doorkeeper:
         self.reply = reply
         self.dropped = dropped
         self.by_address: Counter[str] = Counter()
-        shortest = min(limits.head_s, limits.body_s, limits.write_s, limits.body_grace_s)
+        shortest = min(
+            limits.head_s, limits.body_s, limits.write_s, limits.body_grace_s, limits.idle_s
+        )
         self.tick_s = max(0.05, min(1.0, shortest / 4))
 
     def sweep(self, connections: Iterable[Any], now_s: float) -> None:
@@ -152,7 +155,6 @@ class Connection(HttpToolsProtocol):
             return
         if before is _REST:
             self.phase, self.since_s = _HEAD, self.loop.time()
-        self._unset_keepalive_if_required()
         self._feed(data)
         # A body that ends in the same piece is not counted.
         if self.phase is _HEAD and before is not _BODY:
@@ -225,6 +227,7 @@ class Connection(HttpToolsProtocol):
         self.phase, self.since_s = _BODY, self.loop.time()
         super().on_headers_complete()
         self.listeners.put_into(self.scope)
+        self.cycle.send = Answer(self.cycle).send  # type: ignore[method-assign,assignment]  # takes any
         if offers:
             self.cycle.keep_alive = False
             self.owed = next((int(v) for n, v in self.headers if n == b"content-length"), 0)
@@ -244,6 +247,15 @@ class Connection(HttpToolsProtocol):
             return
         self.phase = _REST
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or rest: the sweep ends a rest, so it needs no timer."""
+        self.since_s = self.loop.time()
+        if self.pipeline:
+            super().on_response_complete()
+        elif not self.transport.is_closing():
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
 
     def _read_on(self, data: bytes) -> None:
         """
@@ -303,7 +315,6 @@ class Connection(HttpToolsProtocol):
 
     def linger(self) -> None:
         """Say that nothing more is sent, and close when the caller has said what it had to say."""
-        self._unset_keepalive_if_required()
         self.phase, self.since_s, self.body_size = _LINGER, self.loop.time(), 0
         self.flow.resume_reading()
         if self.transport.can_write_eof():
@@ -341,6 +352,8 @@ class Connection(HttpToolsProtocol):
         match self.phase:
             case Phase.LINGER if passed_s > _LINGER_S:
                 transport.abort()
+            case Phase.REST if passed_s > self.limits.idle_s and self.cycle.response_complete:
+                transport.close()
             case Phase.HEAD if passed_s > self.limits.head_s:
                 self._too_slow("the head of the request took too long", "head_time")
             case Phase.BODY if passed_s > self.limits.body_s or self._trickles(passed_s):

@@ -175,7 +175,6 @@ class GatewayServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=self._limits.idle_s,  # type: ignore[arg-type]  # used as a number
             headers=_HEADERS,
         )
         config.load()
