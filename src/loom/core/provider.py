@@ -107,16 +107,18 @@ class Layer(LLMProvider):
 
     def __init__(self, inner: LLMProvider) -> None:
         self.inner = inner
+        # They do not change, and are asked for often: through all layers it would be 40 calls.
+        self._name, self._model = inner.name, inner.model
 
     @property
     def name(self) -> str:
         """The inner provider's name."""
-        return self.inner.name
+        return self._name
 
     @property
     def model(self) -> str:
         """The inner provider's model."""
-        return self.inner.model
+        return self._model
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """Pass the request on as it is."""

@@ -33,18 +33,19 @@ class ByKind(LLMProvider):
 
     def __init__(self, chat: LLMProvider, others: Mapping[Kind, Callable[[], LLMProvider]]) -> None:
         self._chat = chat
+        self._name, self._model = chat.name, chat.model
         self._others = others
         self._made: dict[Kind, LLMProvider] = {}
 
     @property
     def name(self) -> str:
         """The name of who answers chats."""
-        return self._chat.name
+        return self._name
 
     @property
     def model(self) -> str:
         """The model for chats when a request names none."""
-        return self._chat.model
+        return self._model
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """

@@ -140,7 +140,8 @@ class Exchange(AbstractAsyncContextManager[HttpReply], HttpReply, Listener):
         wire.heard = False
         self._wire, self._line, self._connecting = wire, line, None
         self.attempts += 1
-        pool.wires.add(wire)
+        if wire.uses == 1:
+            pool.wires.add(wire)
         watch.start("write", self._request.timeouts.write_s)
 
     def written(self) -> None:

@@ -21,6 +21,8 @@ __all__ = ["Counter", "Counters", "KeyLimiters"]
 
 # A caller is told to come back rather than kept waiting: only a wait that nobody notices is made.
 _PATIENCE_S = 1.0
+# A key has one limit for all models.
+_ANY_MODEL = ""
 _HEADERS: dict[DialectName, tuple[str, str]] = {
     "openai": ("requests", "tokens"),
     "mistral": ("req-minute", "tokens-minute"),
@@ -137,8 +139,7 @@ class Counters:
         if key is None or (key.rpm is None and key.tpm is None):
             return {}
         limiter = self.counter(key).limiter
-        now = None if limiter is None else next(iter(limiter.states().values()), None)
-        state = LimitState() if now is None else now
+        state = LimitState() if limiter is None else limiter.state((*_scope(key), _ANY_MODEL))
         of_requests, of_tokens = _HEADERS[speaks]
         told: dict[str, str] = {}
         for name, limit, used in (
@@ -154,13 +155,13 @@ class Counters:
         provider = self._provider
         limiter = None if key is None else self._limiters.limiter(key)
         if limiter is not None and key is not None:
-            who = ("gateway", key.id)
+            who = _scope(key)
             provider = Limiting(
                 provider,
                 limiter=limiter,
                 clock=self._clock,
                 scope=lambda: who,
-                group=lambda _: "",
+                group=lambda _: _ANY_MODEL,
                 patience_s=_PATIENCE_S,
                 learns=False,
             )
@@ -177,3 +178,8 @@ class Counters:
             client="gateway",
         )
         return Counter(provider=accounting, budgets=budgets, limiter=limiter, key=key)
+
+
+def _scope(key: VirtualKey) -> tuple[str, str]:
+    """Whose limits a key's are, beside those of vendors."""
+    return "gateway", key.id
