@@ -1,5 +1,5 @@
 """
-The reply to a request for vectors, client role: Mistral and OpenAI write it alike.
+Vectors on the wire, and the reply that brings them: Mistral and OpenAI write both alike.
 
 Source: contract/mistral.md section 8 and the recorded exchanges; openai 3.57
 `types/create_embedding_response.py`.
@@ -18,12 +18,10 @@ import msgspec
 from loom.core.embeddings import EmbeddingDtype, EmbeddingsRequest, EmbeddingsResponse
 from loom.core.errors import LoomError, MalformedReply
 from loom.core.response import Usage
+from loom.wire.counts import count
 from loom.wire.headers import rate_limit_state, request_id
 
-__all__ = ["read_vectors"]
-
-_MAX_TOKENS = 10**9
-"""Larger counts are garbage, as in `mistral/usage.py`."""
+__all__ = ["pack_floats", "read_vectors"]
 
 _FLOAT_BYTES = 4
 _SIGNED = frozenset({"int8", "binary"})
@@ -97,6 +95,19 @@ def read_vectors(
     )
 
 
+def pack_floats(vector: Sequence[float]) -> str:
+    """
+    A vector as base64: little-endian floats of four bytes.
+
+    Args:
+        vector: Its numbers.
+
+    Returns:
+        The text, as OpenAI's SDK unpacks it.
+    """
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+
+
 def _ordered(rows: Sequence[_Row]) -> Sequence[_Row]:
     # In all recordings they come in order, and nobody promises it.
     places = [place if row.index is None else row.index for place, row in enumerate(rows)]
@@ -115,7 +126,7 @@ def _vector(found: Sequence[float] | str, dtype: EmbeddingDtype) -> Sequence[flo
 
 
 def _unpacked(text: str, dtype: EmbeddingDtype) -> Sequence[float]:
-    # Little-endian floats of four bytes, as OpenAI's SDK unpacks them; else a byte for a number.
+    # As `pack_floats` writes floats; else a byte for a number.
     data = base64.b64decode(text, validate=True)
     if dtype == "float":
         return struct.unpack(f"<{len(data) // _FLOAT_BYTES}f", data)
@@ -123,16 +134,12 @@ def _unpacked(text: str, dtype: EmbeddingDtype) -> Sequence[float]:
 
 
 def _usage(value: Any) -> Usage:
-    """Tokens; 0 is a count, and what is none leaves them to be estimated (fault matrix, row 46)."""
+    """Tokens; estimated where there is no count."""
     if isinstance(value, Mapping):
-        tokens, total = _count(value.get("prompt_tokens")), _count(value.get("total_tokens"))
+        tokens, total = count(value.get("prompt_tokens")), count(value.get("total_tokens"))
         if tokens is not None:
             return Usage(input_tokens=tokens, total_tokens=tokens if total is None else total)
     return Usage(estimated=True)
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MAX_TOKENS else None
 
 
 def _problem(

@@ -6,8 +6,6 @@ Source: openai 3.57 `types/embedding_create_params.py` and `create_embedding_res
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import msgspec
 from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from loom.core.errors import InvalidRequest
 from loom.wire.chat_completions.refusals import refused
+from loom.wire.vectors import pack_floats
 
 __all__ = [
     "EMBEDDING_MODELS",
@@ -145,7 +144,4 @@ def encode_embeddings_response(response: EmbeddingsResponse, request: Embeddings
 
 
 def _written(vector: Sequence[float], request: EmbeddingsRequest) -> str | Sequence[float]:
-    if not request.as_base64:
-        return list(vector)
-    # Little-endian floats of four bytes, as the SDK unpacks them.
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+    return pack_floats(vector) if request.as_base64 else list(vector)

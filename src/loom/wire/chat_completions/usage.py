@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from loom.core.response import Usage
+from loom.wire.counts import Count
 
 __all__ = ["WireUsage", "decode_usage", "encode_usage"]
 
-_MAX_TOKENS = 10**9
-"""Larger counts are garbage: the largest window is about a million tokens."""
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=_MAX_TOKENS)]
-
 
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: _Count | None = None
-    audio_tokens: _Count | None = None
+    cached_tokens: Count | None = None
+    audio_tokens: Count | None = None
 
 
 class _AnswerDetails(msgspec.Struct):
-    reasoning_tokens: _Count | None = None
+    reasoning_tokens: Count | None = None
 
 
 class WireUsage(msgspec.Struct):
@@ -33,9 +29,9 @@ class WireUsage(msgspec.Struct):
     Source: openai 3.57 `types/completion_usage.py`.
     """
 
-    prompt_tokens: _Count
-    completion_tokens: _Count
-    total_tokens: _Count | None = None
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _AnswerDetails | None = None
 
@@ -61,16 +57,13 @@ class WireUsage(msgspec.Struct):
 
 def decode_usage(value: Any) -> Usage:
     """
-    Tokens as the vendor reported them.
-
-    0 is a count; a missing, negative or absurd count is none, and the usage is marked as
-    estimated so that whoever knows the request can fill it in (fault matrix, row 46).
+    Tokens as the vendor reported them; `estimated` where a count is missing or is none.
 
     Args:
         value: The `usage` object as JSON values; anything else when there was none.
 
     Returns:
-        The tokens; `estimated` is True when they must not be billed as they are.
+        The tokens, for the bill unless they are estimated.
     """
     if not isinstance(value, Mapping):
         return Usage(estimated=True)

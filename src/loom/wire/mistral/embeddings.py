@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import msgspec
 
 from loom.core.embeddings import EmbeddingDtype, EmbeddingsRequest, EmbeddingsResponse
 from loom.core.response import Usage
+from loom.wire.vectors import pack_floats
 
 __all__ = [
     "VectorSize",
@@ -142,10 +142,7 @@ def _usage(usage: Usage) -> dict[str, int | None]:
 
 def _written(vector: Sequence[float], request: EmbeddingsRequest) -> str | Sequence[float]:
     if request.dtype == "float":
-        if not request.as_base64:
-            return list(vector)
-        # Little-endian floats of four bytes, as OpenAI's SDK unpacks them.
-        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+        return pack_floats(vector) if request.as_base64 else list(vector)
     numbers = _quantized(vector, request.dtype)
     if not request.as_base64:
         return numbers

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from loom.core.response import Usage
+from loom.wire.counts import Count, count
 
 __all__ = ["WireUsage", "decode_usage", "encode_usage"]
 
-_MAX_TOKENS = 10**9
-"""Larger counts are garbage: the largest window is about a million tokens."""
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=_MAX_TOKENS)]
-
 
 class _Details(msgspec.Struct):
-    cached_tokens: _Count | None = None
-    audio_tokens: _Count = 0
+    cached_tokens: Count | None = None
+    audio_tokens: Count = 0
 
 
 class WireUsage(msgspec.Struct):
     """The fast path: usage as every recording of 2026 writes it."""
 
-    prompt_tokens: _Count
-    completion_tokens: _Count
-    total_tokens: _Count
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
     prompt_tokens_details: _Details | None = None
     prompt_token_details: _Details | None = None
-    num_cached_tokens: _Count | None = None
-    prompt_audio_seconds: _Count | None = None
+    num_cached_tokens: Count | None = None
+    prompt_audio_seconds: Count | None = None
     service_tier: str | None = None
 
     def value(self) -> Usage:
@@ -53,10 +49,7 @@ class WireUsage(msgspec.Struct):
 
 def decode_usage(value: Any) -> Usage:
     """
-    Tokens as the vendor reported them.
-
-    0 is a count; a missing, negative or absurd count is none, and the usage is marked as
-    estimated so that whoever knows the request can fill it in (fault matrix, row 46).
+    Tokens as the vendor reported them; a form that the fast path refuses is read piece by piece.
 
     Args:
         value: The `usage` object as JSON values; anything else when there was none.
@@ -69,8 +62,8 @@ def decode_usage(value: Any) -> Usage:
     try:
         return msgspec.convert(value, WireUsage).value()
     except msgspec.ValidationError:
-        pass  # something in it is missing, of another type, or absurd: read it piece by piece
-    prompt, answer = _count(value.get("prompt_tokens")), _count(value.get("completion_tokens"))
+        pass  # something in it is missing, of another type, or absurd
+    prompt, answer = count(value.get("prompt_tokens")), count(value.get("completion_tokens"))
     if prompt is None or answer is None:
         return Usage(estimated=True)
     details = value.get("prompt_tokens_details")
@@ -79,11 +72,11 @@ def decode_usage(value: Any) -> Usage:
         details = value.get("prompt_token_details")
     if not isinstance(details, Mapping):
         details = {}
-    cached = _count(details.get("cached_tokens"))
+    cached = count(details.get("cached_tokens"))
     if cached is None:
-        cached = _count(value.get("num_cached_tokens")) or 0
-    audio = _count(details.get("audio_tokens")) or 0
-    total = _count(value.get("total_tokens"))
+        cached = count(value.get("num_cached_tokens")) or 0
+    audio = count(details.get("audio_tokens")) or 0
+    total = count(value.get("total_tokens"))
     tier = value.get("service_tier")
     return Usage(
         input_tokens=prompt,
@@ -91,7 +84,7 @@ def decode_usage(value: Any) -> Usage:
         total_tokens=prompt + answer + audio if total is None else total,
         cached_tokens=min(cached, prompt),
         audio_tokens=audio,
-        audio_seconds=_count(value.get("prompt_audio_seconds")) or 0,
+        audio_seconds=count(value.get("prompt_audio_seconds")) or 0,
         service_tier=tier if isinstance(tier, str) else None,
     )
 
@@ -117,9 +110,3 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     wire["prompt_tokens_details"] = details
     wire["service_tier"] = usage.service_tier or "standard"
     return wire
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value <= _MAX_TOKENS else None
