@@ -30,14 +30,15 @@ from loom.core.errors import (
     TimedOut,
     UnexpectedRedirect,
 )
+from loom.wire.headers import rate_limit_state, refuses_retry, request_id, retry_after_s
 
 __all__ = [
     "ErrorFacts",
     "class_of_status",
+    "error_of",
     "facts_of_body",
     "facts_of_json",
     "says_too_long",
-    "tell_sizes",
 ]
 
 # What is kept of a vendor's message. Source: reliability rule S10 of the project.
@@ -117,14 +118,47 @@ def says_too_long(message: str) -> bool:
     return _OVERFLOW.search(message) is not None
 
 
-def tell_sizes(error: LoomError, message: str) -> None:
+def error_of(
+    kind: type[LoomError],
+    facts: ErrorFacts,
+    status: int,
+    headers: Mapping[str, str],
+    *,
+    vendor: str,
+    hint: str | None = None,
+) -> LoomError:
     """
-    Put the prompt's tokens and the window on an error that tells of them.
+    An error with everything that its reply tells of it.
 
     Args:
-        error: Any; others than `ContextTooLong` are left as they are.
-        message: The vendor's.
+        kind: Its class, which the dialect has found.
+        facts: What the body says.
+        status: The HTTP status that it had, or would have.
+        headers: Names in lower case; none for an error inside a stream.
+        vendor: Whose it is, for the message.
+        hint: What to do next; None takes the table's.
+
+    Returns:
+        The error; it is not raised.
     """
+    error = kind(
+        f"{vendor} API error ({status}): {facts.message}",
+        http_status=status,
+        retry_after_s=retry_after_s(headers),
+        request_id=request_id(headers),
+        hint=hint,
+        rate_limit=rate_limit_state(headers),
+        vendor_code=facts.code,
+        vendor_type=facts.type,
+    )
+    # Fault matrix, row 41: a status that is no answer will be none the next time.
+    if kind is MalformedReply or refuses_retry(headers):
+        error.retryable = False
+    _tell_sizes(error, facts.message)
+    return error
+
+
+def _tell_sizes(error: LoomError, message: str) -> None:
     if isinstance(error, ContextTooLong) and (sizes := _OVERFLOW.search(message)):
         found = sizes.groupdict()
         error.tokens = int(found["a"] or found["c"] or found["e"])

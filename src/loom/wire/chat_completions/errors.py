@@ -24,7 +24,6 @@ from loom.core.errors import (
     InvalidAPIKey,
     InvalidRequest,
     LoomError,
-    MalformedReply,
     ModelNotFound,
     PermissionDenied,
     RateLimited,
@@ -34,18 +33,12 @@ from loom.wire.encoded import ErrorReply
 from loom.wire.error_bodies import (
     ErrorFacts,
     class_of_status,
+    error_of,
     facts_of_body,
     facts_of_json,
     says_too_long,
-    tell_sizes,
 )
-from loom.wire.headers import (
-    demands_retry,
-    rate_limit_state,
-    refuses_retry,
-    request_id,
-    retry_after_s,
-)
+from loom.wire.headers import demands_retry
 
 __all__ = ["decode_error_body", "decode_error_reply", "encode_error_reply"]
 
@@ -121,10 +114,7 @@ def decode_error_reply(status: int, headers: Mapping[str, str], body: bytes) -> 
         The most precise class, with the vendor's code, type, waits and request id.
     """
     error = _error(status, facts_of_body(body, status), headers)
-    error.request_id = request_id(headers)
-    if refuses_retry(headers):
-        error.retryable = False
-    elif demands_retry(headers):
+    if demands_retry(headers):
         error.retryable = True
     return error
 
@@ -154,19 +144,7 @@ def _number(code: str | None) -> int | None:
 
 def _error(status: int, facts: ErrorFacts, headers: Mapping[str, str]) -> LoomError:
     kind = _class_of(status, facts)
-    error = kind(
-        f"OpenAI API error ({status}): {facts.message}",
-        http_status=status,
-        retry_after_s=retry_after_s(headers),
-        rate_limit=rate_limit_state(headers),
-        vendor_code=facts.code,
-        vendor_type=facts.type,
-        hint=_HINTS.get(kind),
-    )
-    tell_sizes(error, facts.message)
-    if kind is MalformedReply:
-        # Fault matrix, row 41: a status that is no answer will be none the next time.
-        error.retryable = False
+    error = error_of(kind, facts, status, headers, vendor="OpenAI", hint=_HINTS.get(kind))
     if status == 404 and not _MISSING.search(facts.message) and facts.code != "model_not_found":
         error.hint = "The path may be unknown there: check base_url. " + error.hint
     return error

@@ -18,7 +18,6 @@ from loom.core.errors import (
     ContextTooLong,
     InvalidRequest,
     LoomError,
-    MalformedReply,
     ModelNotFound,
     RateLimited,
 )
@@ -26,12 +25,11 @@ from loom.wire.encoded import ErrorReply
 from loom.wire.error_bodies import (
     ErrorFacts,
     class_of_status,
+    error_of,
     facts_of_body,
     facts_of_json,
     says_too_long,
-    tell_sizes,
 )
-from loom.wire.headers import rate_limit_state, refuses_retry, request_id, retry_after_s
 
 __all__ = ["decode_error_body", "decode_error_reply", "encode_error_reply"]
 
@@ -50,11 +48,7 @@ def decode_error_reply(status: int, headers: Mapping[str, str], body: bytes) -> 
     Returns:
         The most precise class, with the vendor's code, type, waits and request id.
     """
-    error = _error(status, facts_of_body(body, status), headers)
-    error.request_id = request_id(headers)
-    if refuses_retry(headers):
-        error.retryable = False
-    return error
+    return _error(status, facts_of_body(body, status), headers)
 
 
 def decode_error_body(value: Mapping[str, Any]) -> LoomError:
@@ -87,24 +81,13 @@ _STATUS_OF_TYPE = {
 
 
 def _error(status: int, facts: ErrorFacts, headers: Mapping[str, str]) -> LoomError:
-    limits = rate_limit_state(headers)
     kind = _class_of(status, facts)
-    error = kind(
-        f"Mistral API error ({status}): {facts.message}",
-        http_status=status,
-        retry_after_s=retry_after_s(headers),
-        rate_limit=limits,
-        vendor_code=facts.code,
-        vendor_type=facts.type,
-    )
-    tell_sizes(error, facts.message)
-    if kind is RateLimited and limits.limit_requests_minute == 0:
+    error = error_of(kind, facts, status, headers, vendor="Mistral")
+    limits = error.rate_limit
+    if kind is RateLimited and limits is not None and limits.limit_requests_minute == 0:
         error.retryable = False
         error.hint = "The model is not in your plan (its limit is 0 requests a minute): choose"
         error.hint += " another model or another plan; waiting does not help."
-    if kind is MalformedReply:
-        # Fault matrix, row 41: a status that is no answer will be none the next time.
-        error.retryable = False
     if kind is InvalidRequest and "temperature" in facts.message:
         error.hint = "temperature: the API takes 0.0 to 1.5 (this client lets up to 2.0 pass)."
     if status == 404 and facts.message == "Not Found":
