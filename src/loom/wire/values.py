@@ -1,4 +1,4 @@
-"""Values of a message as JSON writes them: checked, and refused by their place."""
+"""Values of a message as JSON writes them; what comes is checked, and refused by its place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,22 @@ import msgspec
 from loom.core.errors import InvalidRequest
 from loom.core.messages import ToolCall
 
-__all__ = ["boolean", "decode_calls", "needed", "string"]
+__all__ = ["boolean", "decode_calls", "encode_call", "needed", "string"]
+
+
+def encode_call(call: ToolCall, none: str = "{}") -> dict[str, Any]:
+    """
+    A tool call of an assistant's message as JSON values.
+
+    Args:
+        call: The call.
+        none: What is written for a call without arguments.
+
+    Returns:
+        Its keys in the order in which every vendor writes them.
+    """
+    function = {"name": call.name, "arguments": call.arguments or none}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def decode_calls(value: Any, where: str) -> tuple[ToolCall, ...]:

@@ -27,6 +27,7 @@ from loom.core.response import Choice, LLMResponse, Usage
 from loom.wire.chat_completions.errors import encode_error_reply
 from loom.wire.chat_completions.usage import encode_usage
 from loom.wire.sse import encode_event
+from loom.wire.values import encode_call
 
 __all__ = ["ChatCompletionsEncoder", "encode_chat_response"]
 
@@ -85,14 +86,7 @@ def _encode_choice(choice: Choice) -> dict[str, Any]:
     if message.tool_calls:
         # A call that was cut before its arguments has none.
         none = "" if choice.finish_reason == "length" else "{}"
-        said["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments or none},
-            }
-            for call in message.tool_calls
-        ]
+        said["tool_calls"] = [encode_call(call, none) for call in message.tool_calls]
     return {
         "index": choice.index,
         "message": said,
@@ -150,15 +144,7 @@ class ChatCompletionsEncoder:
         return b"".join(self._open(choice) for choice in range(self._choices))
 
     def encode(self, event: StreamEvent) -> bytes:
-        """
-        One event as bytes; empty for notices and for what OpenAI has no place for.
-
-        Args:
-            event: The next event of a provider's stream.
-
-        Returns:
-            None, one or several chunks.
-        """
+        """One event as chunks; none for notices and for what OpenAI has no place for."""
         match event:
             case TextDelta(text=text, choice=choice):
                 return self._open(choice) + self._chunk(choice, {"content": text})
@@ -173,15 +159,7 @@ class ChatCompletionsEncoder:
         return b""
 
     def error(self, error: LoomError) -> bytes:
-        """
-        An error in the middle of a stream; nothing follows it, not even `[DONE]`.
-
-        Args:
-            error: What went wrong.
-
-        Returns:
-            One event with the error's body.
-        """
+        """An error in the middle of a stream; nothing follows it, not even `[DONE]`."""
         return encode_event(encode_error_reply(error).body)
 
     def _open(self, choice: int) -> bytes:

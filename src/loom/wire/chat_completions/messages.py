@@ -12,7 +12,7 @@ from typing import Any
 from loom.core.messages import Message, Part, Role, TextPart, ThinkingPart, ToolCall
 from loom.wire.chat_completions.parts import decode_content, encode_content
 from loom.wire.chat_completions.refusals import refused
-from loom.wire.values import decode_calls, string
+from loom.wire.values import decode_calls, encode_call, string
 
 __all__ = ["decode_messages", "encode_messages"]
 
@@ -65,14 +65,7 @@ def _encode_message(message: Message, position: int) -> dict[str, Any]:
         where = f"messages[{position}].content"
         wire["content"] = encode_content(message.content, message.role, where)
     if message.tool_calls:
-        wire["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments or "{}"},
-            }
-            for call in message.tool_calls
-        ]
+        wire["tool_calls"] = [encode_call(call) for call in message.tool_calls]
     if message.role == "tool":
         # OpenAI knows no name there: the call has it.
         wire["tool_call_id"] = message.tool_call_id

@@ -17,12 +17,12 @@ from loom.core.events import (
     ThinkingDelta,
     ToolCallDelta,
 )
-from loom.core.messages import ToolCall
 from loom.core.response import Choice, LLMResponse
 from loom.wire.mistral.errors import encode_error_reply
 from loom.wire.mistral.messages import encode_part
 from loom.wire.mistral.usage import encode_usage
 from loom.wire.sse import encode_event
+from loom.wire.values import encode_call
 
 __all__ = ["MistralEncoder", "encode_chat_response"]
 
@@ -99,15 +99,7 @@ class MistralEncoder:
         return b"".join(self._open(choice) for choice in range(self._choices))
 
     def encode(self, event: StreamEvent) -> bytes:
-        """
-        One event as bytes; empty for notices and for what goes out with `Completed`.
-
-        Args:
-            event: The next event of a provider's stream.
-
-        Returns:
-            None, one or several chunks.
-        """
+        """One event as chunks; none for notices and for what goes out with `Completed`."""
         match event:
             case TextDelta(text=text, choice=choice):
                 return self._open(choice) + self._chunk(choice, {"content": text})
@@ -128,15 +120,7 @@ class MistralEncoder:
         return b""
 
     def error(self, error: LoomError) -> bytes:
-        """
-        An error in the middle of a stream; nothing follows it, not even `[DONE]`.
-
-        Args:
-            error: What went wrong.
-
-        Returns:
-            One event with the envelope.
-        """
+        """An error in the middle of a stream; nothing follows it, not even `[DONE]`."""
         return encode_event(encode_error_reply(error).body)
 
     def _open(self, choice: int) -> bytes:
@@ -206,15 +190,12 @@ def _encode_choice(choice: Choice) -> dict[str, Any]:
         content = [encode_part(part) for part in content]
     # A call that was cut before its arguments has none (recorded with `max_tokens` of 4).
     none = "" if choice.finish_reason == "length" else "{}"
-    calls = [_encode_call(call, place, none) for place, call in enumerate(message.tool_calls)]
+    calls = [
+        {**encode_call(call, none), "index": place} for place, call in enumerate(message.tool_calls)
+    ]
     said = {"role": "assistant", "tool_calls": calls or None, "content": content}
     return {"index": choice.index, "finish_reason": _reason(choice), "message": said}
 
 
 def _reason(choice: Choice) -> str | None:
     return _REASONS.get(choice.finish_reason or "", choice.finish_reason)
-
-
-def _encode_call(call: ToolCall, place: int, none: str) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments or none}
-    return {"id": call.id, "type": "function", "function": function, "index": place}

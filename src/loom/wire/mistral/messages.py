@@ -19,7 +19,7 @@ from loom.core.messages import (
     TextPart,
     ThinkingPart,
 )
-from loom.wire.values import boolean, decode_calls, needed, string
+from loom.wire.values import boolean, decode_calls, encode_call, needed, string
 
 __all__ = ["decode_content", "decode_message", "decode_part", "encode_message", "encode_part"]
 
@@ -99,14 +99,7 @@ def encode_message(message: Message) -> dict[str, Any]:
         content = [encode_part(part) for part in content]
     wire: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
-        wire["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments or "{}"},
-            }
-            for call in message.tool_calls
-        ]
+        wire["tool_calls"] = [encode_call(call) for call in message.tool_calls]
     if message.prefix:
         wire["prefix"] = True
     if message.role == "tool":
