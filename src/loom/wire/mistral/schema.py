@@ -142,21 +142,24 @@ _MESSAGE = tagged(
         ),
     },
 )
+
+
+def _named_schema(key: str) -> Field:
+    """A JSON schema under `key`, with its name and what it is for."""
+    inner = {
+        "name": _needed_text,
+        "description": _text_or_null,
+        key: Field(mapping, required=True),
+        "strict": Field(boolean, nullable=True),
+    }
+    return Field(fields(inner), required=True)
+
+
 _TOOL = fields(
     {
         # May be left out (contract: 51 recorded tools without it).
         "type": Field(one_of("function")),
-        "function": Field(
-            fields(
-                {
-                    "name": _needed_text,
-                    "description": _text_or_null,
-                    "parameters": Field(mapping, required=True),
-                    "strict": Field(boolean, nullable=True),
-                }
-            ),
-            required=True,
-        ),
+        "function": _named_schema("parameters"),
     }
 )
 _TOOL_CHOICE = either(
@@ -174,22 +177,7 @@ _TOOL_CHOICE = either(
 _PLAIN_FORMAT = fields(
     {"type": Field(one_of("text", "json_object", "json_schema")), "json_schema": _opaque}
 )
-_SCHEMA_FORMAT = fields(
-    {
-        "type": _opaque,
-        "json_schema": Field(
-            fields(
-                {
-                    "name": _needed_text,
-                    "description": _text_or_null,
-                    "schema": Field(mapping, required=True),
-                    "strict": Field(boolean, nullable=True),
-                }
-            ),
-            required=True,
-        ),
-    }
-)
+_SCHEMA_FORMAT = fields({"type": _opaque, "json_schema": _named_schema("schema")})
 _GUARDRAIL = fields(
     {
         "block_on_error": Field(boolean),
