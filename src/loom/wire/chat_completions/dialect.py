@@ -98,46 +98,16 @@ class ChatCompletionsDialect(Dialect):
         return read_vectors(body, headers, request, decode_error_body)
 
     def decode_request(self, body: bytes) -> ChatRequest:
-        """
-        Server role: what a caller asks.
-
-        Args:
-            body: JSON, UTF-8.
-
-        Returns:
-            The request.
-
-        Raises:
-            InvalidRequest: If OpenAI would refuse it, in its words.
-        """
+        """Server role: what a caller asks; raises `InvalidRequest` in OpenAI's words."""
         return decode_chat_request(_object(body))
 
     def decode_infill_request(self, body: bytes) -> ChatRequest:
-        """
-        Server role: refused, OpenAI has no such request.
-
-        Args:
-            body: Not looked at.
-
-        Raises:
-            InvalidRequest: Always.
-        """
+        """Server role: raises `InvalidRequest`, OpenAI has no such request."""
         del body
         raise InvalidRequest("OpenAI has no request to fill in the middle", http_status=404)
 
     def decode_embeddings_request(self, body: bytes) -> EmbeddingsRequest:
-        """
-        Server role: which texts are to become vectors.
-
-        Args:
-            body: JSON, UTF-8.
-
-        Returns:
-            The request.
-
-        Raises:
-            InvalidRequest: If it is no such request; the message names the field.
-        """
+        """Server role: texts that are to become vectors; raises as `decode_request` does."""
         return decode_embeddings_request(_object(body))
 
     def encode_embeddings(self, response: EmbeddingsResponse, request: EmbeddingsRequest) -> bytes:

@@ -23,7 +23,7 @@ from loom.wire.mistral.encoder import MistralEncoder, encode_chat_response
 from loom.wire.mistral.errors import decode_error_body, decode_error_reply, encode_error_reply
 from loom.wire.mistral.history import legal_history
 from loom.wire.mistral.infill import decode_infill_request
-from loom.wire.mistral.reply import MistralDecoder, decode_chat_response
+from loom.wire.mistral.reply import MistralDecoder
 from loom.wire.mistral.request import decode_chat_request, encode_chat_request
 from loom.wire.mistral.shape import no_object, problem
 from loom.wire.mistral.strict import (
@@ -85,8 +85,8 @@ class MistralDialect(Dialect):
         return EncodedRequest(body=body, repairs=history.repairs, tool_ids=history.tool_ids)
 
     def decode_response(self, body: bytes, headers: Mapping[str, str]) -> LLMResponse:
-        """A plain answer; raises what `reply.decode_chat_response` raises."""
-        return decode_chat_response(body, headers)
+        """A plain answer; raises what `ReplyDecoder.read_whole` raises."""
+        return MistralDecoder.read_whole(body, headers)
 
     def decoder(self, headers: Mapping[str, str], choices: int = 1) -> MistralDecoder:
         """A decoder for one streamed answer of `choices` answers."""
@@ -107,18 +107,7 @@ class MistralDialect(Dialect):
         return read_vectors(body, headers, request, decode_error_body)
 
     def decode_request(self, body: bytes) -> ChatRequest:
-        """
-        Server role: what a caller asks.
-
-        Args:
-            body: JSON, UTF-8.
-
-        Returns:
-            The request.
-
-        Raises:
-            InvalidRequest: If it is not a chat request; the message names the field.
-        """
+        """Server role: what a caller asks; raises `InvalidRequest`, as Mistral does if `strict`."""
         value = _object(body)
         if self._strict:
             check_request(value, find=self._find)
@@ -143,19 +132,7 @@ class MistralDialect(Dialect):
         return decode_infill_request(value)
 
     def decode_embeddings_request(self, body: bytes) -> EmbeddingsRequest:
-        """
-        Server role: which texts are to become vectors.
-
-        Args:
-            body: JSON, UTF-8.
-
-        Returns:
-            The request.
-
-        Raises:
-            InvalidRequest: If it is no such request; the message names the field.
-            ModelNotFound: If the model is unknown.
-        """
+        """Server role: texts that are to become vectors; raises as `decode_infill_request` does."""
         value = _object(body)
         check_embeddings_request(value, find=self._find)
         return decode_embeddings_request(value)

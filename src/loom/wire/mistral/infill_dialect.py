@@ -35,17 +35,5 @@ class InfillDialect(MistralDialect):
         return EncodedRequest(body=encode_json(encode_infill_request(request)))
 
     def decode_request(self, body: bytes) -> ChatRequest:
-        """
-        Server role: what is to stand in a gap, in the shape of a chat.
-
-        Args:
-            body: JSON, UTF-8.
-
-        Returns:
-            The prompt as the user's message, the suffix in `extra`.
-
-        Raises:
-            InvalidRequest: If it is no such request; the message names the field.
-            ModelNotFound: If the model is unknown.
-        """
+        """Server role: what is to stand in a gap, and nothing else; see `decode_infill_request`."""
         return self.decode_infill_request(body)

@@ -10,7 +10,7 @@ import msgspec
 from loom.core.errors import LoomError, MalformedReply
 from loom.core.events import PartReceived, StreamEvent, TextDelta, ThinkingDelta
 from loom.core.messages import TextPart, ThinkingPart
-from loom.core.response import LLMResponse, Usage
+from loom.core.response import Usage
 from loom.wire.answer import Answer
 from loom.wire.chunks import CallFragment, Forms
 from loom.wire.mistral.errors import decode_error_body
@@ -18,30 +18,12 @@ from loom.wire.mistral.messages import decode_part
 from loom.wire.mistral.usage import WireUsage, decode_usage
 from loom.wire.reply import ReplyDecoder, take_calls
 
-__all__ = ["MistralDecoder", "decode_chat_response"]
+__all__ = ["MistralDecoder"]
 
 
 class _Delta(msgspec.Struct):
     content: str | list[Any] | None = None
     tool_calls: list[CallFragment] | None = None
-
-
-def decode_chat_response(body: bytes, headers: Mapping[str, str]) -> LLMResponse:
-    """
-    A plain answer.
-
-    Args:
-        body: The reply's body. A body that is a stream after all is read as one.
-        headers: Names in lower case.
-
-    Returns:
-        The answer; `usage.estimated` is True when the vendor reported none.
-
-    Raises:
-        MalformedReply: If it is not an answer.
-        LoomError: If it is an error body in spite of status 200.
-    """
-    return MistralDecoder.read_whole(body, headers)
 
 
 class MistralDecoder(ReplyDecoder):
