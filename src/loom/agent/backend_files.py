@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from loom.agent.backend import Capabilities, Found, QueryResult, Resource
+from loom.agent.backend_bounds import checked
 from loom.agent.backend_thread import Stop, apart
 from loom.agent.files import read, write
-from loom.agent.files.bounds import FileBounds, Watch, checked
+from loom.agent.files.bounds import FileBounds, Watch
 from loom.agent.files.walk import Tree
 from loom.core.ambient import Clock, SystemClock
 from loom.core.errors import ToolFailed

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loom.agent.backend import Capabilities, QueryResult, Resource
+from loom.agent.backend_bounds import checked
 from loom.agent.backend_thread import Stop, apart
-from loom.agent.sqlite.bounds import Bounds, checked
+from loom.agent.sqlite.bounds import LEAST, Bounds
 from loom.core.ambient import Clock, SystemClock
 from loom.core.errors import ConfigInvalid, ToolFailed
 
@@ -91,7 +92,8 @@ class SQLiteBackend:
                 max_memory_bytes=max_memory_bytes,
                 max_steps=max_steps,
                 timeout_s=timeout_s,
-            )
+            ),
+            LEAST,
         )
         self._clock = clock or SystemClock()
         self._stops: set[Stop] = set()

@@ -21,11 +21,17 @@ _LONGEST_PREFIX = 40
 _MOST_RESOURCES = 200
 _ROOM_S = 5.0  # a backend ends its query before the executor ends the tool
 _SPEAKS = {"sql": "SQL (SQLite's dialect)"}
-_PARAMETERS = {
-    "type": "array",
-    "items": {"type": ["string", "number", "boolean", "null"]},
-    "description": "Values for the query's ? placeholders, in order.",
-}
+_STATEMENT = object_schema(
+    {
+        "query": text_schema("One statement, with ? for values."),
+        "parameters": {
+            "type": "array",
+            "items": {"type": ["string", "number", "boolean", "null"]},
+            "description": "Values for the query's ? placeholders, in order.",
+        },
+    },
+    required=("query",),
+)
 
 
 def backend_tools(backend: Backend, *, prefix: str = "") -> tuple[Tool, ...]:
@@ -108,39 +114,34 @@ def _query_tools(backend: Backend, timeout_s: float | None) -> list[BackendTool]
 
 
 def _query_tool(backend: Backend, ask: _Query, timeout_s: float | None) -> BackendTool:
-    async def run(query: str, parameters: list[Any] | None = None) -> str:
-        return result_text(await ask(query, tuple(parameters or ())))
-
     return BackendTool(
         "execute_query",
         f"Run one read-only query in {_spoken(backend)} on {backend.name!r}. Gives comma-separated"
         " values: names first, an empty field is NULL. Long results are cut with a notice, so"
         " aggregate and filter in the query.",
-        object_schema(
-            {"query": text_schema("One statement, with ? for values."), "parameters": _PARAMETERS},
-            required=("query",),
-        ),
-        run,
+        _STATEMENT,
+        _asked(ask),
         timeout_s=timeout_s,
     )
 
 
 def _statement_tool(backend: Backend, name: str, timeout_s: float | None) -> BackendTool:
-    async def run(query: str, parameters: list[Any] | None = None) -> str:
-        return result_text(await backend.execute_query(query, tuple(parameters or ())))
-
     return BackendTool(
         name,
         f"Run one statement in {_spoken(backend)} that changes {backend.name!r}. It is done whole"
         " or not at all. Tells how many rows it changed, or gives its rows.",
-        object_schema(
-            {"query": text_schema("One statement, with ? for values."), "parameters": _PARAMETERS},
-            required=("query",),
-        ),
-        run,
+        _STATEMENT,
+        _asked(backend.execute_query),
         write=True,
         timeout_s=timeout_s,
     )
+
+
+def _asked(ask: _Query) -> _Query:
+    async def run(query: str, parameters: list[Any] | None = None) -> str:
+        return result_text(await ask(query, tuple(parameters or ())))
+
+    return run
 
 
 def _schema_tool(backend: Backend, timeout_s: float | None) -> BackendTool:

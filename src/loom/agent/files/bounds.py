@@ -6,9 +6,9 @@ import msgspec
 
 from loom.agent.backend_thread import Stop
 from loom.core.ambient import Clock
-from loom.core.errors import ConfigInvalid, ToolFailed, ToolTimedOut
+from loom.core.errors import ToolFailed, ToolTimedOut
 
-__all__ = ["FileBounds", "Watch", "checked"]
+__all__ = ["FileBounds", "Watch"]
 
 
 class FileBounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,29 +32,6 @@ class FileBounds(msgspec.Struct, frozen=True, kw_only=True):
     max_visited: int = 20_000
     max_file_bytes: int = 1_048_576
     timeout_s: float = 10.0
-
-
-def checked(bounds: FileBounds) -> FileBounds:
-    """
-    The same caps, if each can be kept.
-
-    Args:
-        bounds: As they were given.
-
-    Returns:
-        The same.
-
-    Raises:
-        ConfigInvalid: If one is too small; the message names it.
-    """
-    for field in bounds.__struct_fields__:
-        value = getattr(bounds, field)
-        if field == "timeout_s":
-            if not 0 < value < float("inf"):
-                raise ConfigInvalid(f"timeout_s is {value!r}: give seconds above 0")
-        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigInvalid(f"{field} is {value!r}: give a whole number, at least 1")
-    return bounds
 
 
 class Watch:

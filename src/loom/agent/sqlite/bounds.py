@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from loom.core.errors import ConfigInvalid
-
-__all__ = ["BUILT_IN", "FUNCTIONS", "LONGEST_QUERY", "Bounds", "checked"]
+__all__ = ["BUILT_IN", "FUNCTIONS", "LEAST", "LONGEST_QUERY", "Bounds"]
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,32 +32,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 10.0
 
 
-# Below these a query's own text would not fit.
-_LEAST = {"max_bytes": 1024, "max_cell_bytes": 16, "max_value_bytes": 4096}
-
-
-def checked(bounds: Bounds) -> Bounds:
-    """
-    The same caps, if each can be kept.
-
-    Args:
-        bounds: As they were given.
-
-    Returns:
-        The same.
-
-    Raises:
-        ConfigInvalid: If one is too small; the message names it.
-    """
-    for field in bounds.__struct_fields__:
-        value, least = getattr(bounds, field), _LEAST.get(field, 1)
-        if field == "timeout_s":
-            if not 0 < value < float("inf"):
-                raise ConfigInvalid(f"timeout_s is {value!r}: give seconds above 0")
-        elif not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigInvalid(f"{field} is {value!r}: give a whole number, at least {least:,}")
-    return bounds
-
+LEAST = {"max_bytes": 1024, "max_cell_bytes": 16, "max_value_bytes": 4096}
+"""Below these a query's own text would not fit; other caps are at least 1."""
 
 LONGEST_QUERY = 10_000
 """Bytes of a query's text; large values belong into parameters."""
