@@ -32,6 +32,8 @@ class MemorySessions(SessionStore):
     """
     Sessions that end with the process; any thread and any event loop may use them.
 
+    What a method takes, gives and raises stands in `SessionStore`.
+
     Args:
         clock: Dates the entries.
     """
@@ -44,21 +46,7 @@ class MemorySessions(SessionStore):
         self._closed = False
 
     async def append(self, session: str, entries: Sequence[Entry], *, expected: int) -> int:
-        """
-        Add entries, all or none; the first ones make the session.
-
-        Args:
-            session: The session's id, 1 to 200 printable characters.
-            entries: What happened, the oldest first.
-            expected: How many entries the writer knows.
-
-        Returns:
-            How many entries there are now.
-
-        Raises:
-            Conflict: If the session has another number of entries.
-            InvalidRequest: If the id, or an entry, cannot be kept.
-        """
+        """Add entries, all or none; the first ones make the session."""
         check_session_id(session)
         encoded = encode_entries(entries)
         said = [text for entry in entries if (text := said_in(entry))]
@@ -75,15 +63,7 @@ class MemorySessions(SessionStore):
             return len(kept.entries)
 
     async def read(self, session: str) -> tuple[Entry, ...]:
-        """
-        All entries.
-
-        Args:
-            session: The session's id.
-
-        Returns:
-            The oldest first; () for a session that is not there.
-        """
+        """All entries; () for a session that is not there."""
         check_session_id(session)
         with self._lock:
             self._check_open()
@@ -95,15 +75,7 @@ class MemorySessions(SessionStore):
         )
 
     async def info(self, session: str) -> SessionInfo | None:
-        """
-        What is known of a session without reading it.
-
-        Args:
-            session: The session's id.
-
-        Returns:
-            Its sums; None for a session that is not there.
-        """
+        """What is known of a session without reading it."""
         check_session_id(session)
         with self._lock:
             self._check_open()
@@ -113,20 +85,7 @@ class MemorySessions(SessionStore):
     async def list(
         self, *, search: str | None = None, limit: int = 50, offset: int = 0
     ) -> tuple[SessionInfo, ...]:
-        """
-        A page of sessions, the one with the newest entry first.
-
-        Args:
-            search: Words that user and assistant said; None for all sessions.
-            limit: At most so many, at least 1.
-            offset: Leave out so many, at least 0.
-
-        Returns:
-            The page.
-
-        Raises:
-            InvalidRequest: If `limit` or `offset` is out of range.
-        """
+        """A page of sessions, the one with the newest entry first."""
         check_page(limit, offset)
         words = words_of(search)
         with self._lock:
@@ -140,15 +99,7 @@ class MemorySessions(SessionStore):
         return tuple(found[offset : offset + limit])
 
     async def delete(self, session: str) -> bool:
-        """
-        Remove a session with every trace of what was said.
-
-        Args:
-            session: The session's id.
-
-        Returns:
-            Whether it was there.
-        """
+        """Remove a session with every trace of what was said."""
         check_session_id(session)
         with self._lock:
             self._check_open()

@@ -58,6 +58,7 @@ class SQLiteSessions(SessionStore):
 
     Nothing is opened before the first call, and nothing is made before the first entry. Any number
     of processes, threads and event loops may use one file; a child after a fork opens its own.
+    What a method takes, gives and raises stands in `SessionStore`.
 
     Args:
         path: The file; it is made for its owner's eyes only.
@@ -94,23 +95,7 @@ class SQLiteSessions(SessionStore):
         return self._path
 
     async def append(self, session: str, entries: Sequence[Entry], *, expected: int) -> int:
-        """
-        Add entries, all or none; the first ones make the session.
-
-        Args:
-            session: The session's id, 1 to 200 printable characters.
-            entries: What happened, the oldest first.
-            expected: How many entries the writer knows.
-
-        Returns:
-            How many entries there are now; they are on the disk.
-
-        Raises:
-            Conflict: If the session has another number of entries.
-            InvalidRequest: If the id, or an entry, cannot be kept.
-            ConfigInvalid: If the file cannot be used.
-            SessionUnavailable: If it cannot be used now.
-        """
+        """Add entries, all or none; they are on the disk when this returns."""
         check_session_id(session)
         listed = tuple(entries)
         encoded = encode_entries(listed)
@@ -121,19 +106,7 @@ class SQLiteSessions(SessionStore):
         return await self._answer(work)
 
     async def read(self, session: str) -> tuple[Entry, ...]:
-        """
-        All entries.
-
-        Args:
-            session: The session's id.
-
-        Returns:
-            The oldest first; () for a session that is not there.
-
-        Raises:
-            ConfigInvalid: If a newer version wrote one of them, or the file is damaged.
-            SessionUnavailable: If the file cannot be read now.
-        """
+        """All entries; () for a session that is not there."""
         check_session_id(session)
 
         def work(file: SessionFile) -> tuple[Entry, ...]:
@@ -142,19 +115,7 @@ class SQLiteSessions(SessionStore):
         return await self._answer(work)
 
     async def info(self, session: str) -> SessionInfo | None:
-        """
-        What is known of a session without reading it.
-
-        Args:
-            session: The session's id.
-
-        Returns:
-            Its sums; None for a session that is not there.
-
-        Raises:
-            ConfigInvalid: If the file is damaged.
-            SessionUnavailable: If the file cannot be read now.
-        """
+        """What is known of a session without reading it."""
         check_session_id(session)
 
         def work(file: SessionFile) -> SessionInfo | None:
@@ -165,22 +126,7 @@ class SQLiteSessions(SessionStore):
     async def list(
         self, *, search: str | None = None, limit: int = 50, offset: int = 0
     ) -> tuple[SessionInfo, ...]:
-        """
-        A page of sessions, the one with the newest entry first.
-
-        Args:
-            search: Words that user and assistant said; None for all sessions.
-            limit: At most so many, at least 1.
-            offset: Leave out so many, at least 0.
-
-        Returns:
-            The page.
-
-        Raises:
-            InvalidRequest: If `limit` or `offset` is out of range.
-            ConfigInvalid: If the file is damaged.
-            SessionUnavailable: If the file cannot be read now.
-        """
+        """A page of sessions, the one with the newest entry first."""
         check_page(limit, offset)
         words = words_of(search)
         where = " AND ".join([_FOUND] * len(words)) or "true"
@@ -203,16 +149,6 @@ class SQLiteSessions(SessionStore):
         Remove a session with every trace of what was said.
 
         What was deleted is overwritten in the file, and the log beside it is emptied.
-
-        Args:
-            session: The session's id.
-
-        Returns:
-            Whether it was there.
-
-        Raises:
-            ConfigInvalid: If the file cannot be used.
-            SessionUnavailable: If it cannot be used now.
         """
         check_session_id(session)
 

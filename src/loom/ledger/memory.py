@@ -24,6 +24,9 @@ class MemoryLedger(Ledger):
     """
     Budgets that hold as long as the process runs, and its last rows.
 
+    What a method takes, gives and raises stands in `Ledger`; nothing here is unavailable, and
+    `reserve` of a closed ledger raises `RuntimeError`.
+
     Args:
         clock: Dates the rows.
         keep: Rows that are kept; older ones go, their sums in budgets stay.
@@ -38,95 +41,38 @@ class MemoryLedger(Ledger):
         self._closed = False
 
     async def reserve(self, opening: Opening, budgets: Sequence[Budget] = ()) -> Ticket:
-        """
-        Keep the worst case free in every budget, or in none.
-
-        Args:
-            opening: The call.
-            budgets: What it must fit into.
-
-        Returns:
-            A ticket.
-
-        Raises:
-            BudgetExceeded: If it does not fit.
-            RuntimeError: If the ledger is closed.
-        """
+        """Keep the worst case free in every budget, or in none."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the ledger is closed")
             return Ticket(entry=self._book.reserve(opening, budgets))
 
     async def top_up(self, ticket: Ticket, worst_usd: Decimal | None) -> Ticket:
-        """
-        Keep more free.
-
-        Args:
-            ticket: The reservation.
-            worst_usd: The most that the whole call may cost now; None when unknown.
-
-        Returns:
-            The ticket with its new row.
-
-        Raises:
-            BudgetExceeded: If it does not fit.
-        """
+        """Keep more free; a ticket that was settled stays as it is."""
         with self._lock:
             if ticket.entry.id not in self._book.open:
                 return ticket
             return Ticket(entry=self._book.top_up(ticket.entry.id, worst_usd)[1])
 
     async def settle(self, ticket: Ticket, entry: Entry) -> Receipt:
-        """
-        Put the truth in the place of the reservation.
-
-        Args:
-            ticket: The reservation.
-            entry: The row's last form.
-
-        Returns:
-            The row, and budgets to warn of.
-        """
+        """Put the truth in the place of the reservation."""
         with self._lock:
             receipt = self._settled(ticket, entry)
             self._book.told()
             return receipt
 
     def book(self, ticket: Ticket, entry: Entry) -> None:
-        """
-        Settle without waiting.
-
-        Args:
-            ticket: The reservation.
-            entry: The row's last form.
-        """
+        """Settle without waiting."""
         with self._lock:
             self._settled(ticket, entry)
 
     async def standings(self, opening: Opening, budgets: Sequence[Budget]) -> tuple[Standing, ...]:
-        """
-        Where the budgets of a call stand now.
-
-        Args:
-            opening: The call.
-            budgets: Which ones.
-
-        Returns:
-            One for each budget.
-        """
+        """Where the budgets of a call stand now."""
         with self._lock:
             return self._book.standings(opening, budgets)
 
     async def entries(self, query: Query = EVERY_ROW) -> tuple[Entry, ...]:
-        """
-        Rows, in the order of their ids.
-
-        Args:
-            query: Which ones.
-
-        Returns:
-            At most `query.limit` rows.
-        """
+        """Rows, in the order of their ids."""
         found = sorted(self._matching(query), key=_by_id, reverse=query.newest_first)
         after = query.after
         if after is not None:
@@ -136,31 +82,14 @@ class MemoryLedger(Ledger):
         return tuple(found[: query.limit])
 
     async def totals(self, query: Query = EVERY_ROW, by: By = "all") -> tuple[Total, ...]:
-        """
-        Exact sums over the rows that are kept.
-
-        Args:
-            query: Over which rows.
-            by: What to group by.
-
-        Returns:
-            One for each group.
-        """
+        """Exact sums over the rows that are kept."""
         group, tally = group_by(by), Tally()
         for entry in self._matching(query):
             tally.add(fact(entry, group))
         return tally.totals()
 
     async def prune(self, before: datetime) -> int:
-        """
-        Forget old rows.
-
-        Args:
-            before: Rows of earlier times go.
-
-        Returns:
-            How many went.
-        """
+        """Forget old rows."""
         require_zone(before)
         now = self._clock.now()
         before = min(before, period_start("month", now), period_start("week", now))
@@ -171,12 +100,7 @@ class MemoryLedger(Ledger):
         return len(old)
 
     async def check(self) -> tuple[str, ...]:
-        """
-        Look for sums that differ from their open rows.
-
-        Returns:
-            What is wrong; empty when nothing is.
-        """
+        """Look for sums that differ from their open rows."""
         with self._lock:
             return tuple(
                 f"{account.reserved:f} USD are kept free for {scope.per} {scope.value!r},"

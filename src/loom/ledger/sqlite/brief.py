@@ -56,6 +56,9 @@ class BriefLedger(Ledger):
     """
     Durable rows in a file that is held for moments only.
 
+    What a method takes, gives and raises stands in `Ledger`. Where the file cannot be used,
+    `settle`, `book` and `check` say so in their own way; all others raise `LedgerUnavailable`.
+
     Args:
         path: The file; it is made for its owner's eyes only.
         clock: Dates the rows.
@@ -94,16 +97,7 @@ class BriefLedger(Ledger):
         """
         Keep the worst case free in every budget, or in none, and write the row.
 
-        Args:
-            opening: The call.
-            budgets: What it must fit into.
-
-        Returns:
-            A ticket; the row is on the disk, if need be in an emergency file.
-
-        Raises:
-            BudgetExceeded: If it does not fit.
-            LedgerUnavailable: If the row cannot be written.
+        Without budgets, a row that cannot be written waits in an emergency file.
         """
         future = self._pool.submit(self._reserved, opening, tuple(budgets))
         try:
@@ -114,99 +108,34 @@ class BriefLedger(Ledger):
             raise
 
     async def top_up(self, ticket: Ticket, worst_usd: Decimal | None) -> Ticket:
-        """
-        Keep more free.
-
-        Args:
-            ticket: The reservation.
-            worst_usd: The most that the whole call may cost now; None when unknown.
-
-        Returns:
-            The ticket with its new row.
-
-        Raises:
-            BudgetExceeded: If it does not fit.
-            LedgerUnavailable: If the row cannot be written, and a budget must be kept.
-        """
+        """Keep more free; without budgets, a row that cannot be written stays as it was."""
         return await self._answer(lambda: self._topped_up(ticket, worst_usd))
 
     async def settle(self, ticket: Ticket, entry: Entry) -> Receipt:
-        """
-        Put the truth in the place of the reservation.
-
-        Args:
-            ticket: The reservation.
-            entry: The row's last form.
-
-        Returns:
-            How the row is kept, and budgets to warn of.
-        """
+        """Put the truth in the place of the reservation."""
         return await self._answer(lambda: self._settled(ticket, entry))
 
     def book(self, ticket: Ticket, entry: Entry) -> None:
-        """
-        Settle without waiting; `aclose` waits for it.
-
-        Args:
-            ticket: The reservation.
-            entry: The row's last form.
-        """
+        """Settle without waiting; `aclose` waits for it."""
         with suppress(RuntimeError):  # closed: the row stays uncertain
             self._pool.submit(self._settled, ticket, entry)
 
     async def standings(self, opening: Opening, budgets: Sequence[Budget]) -> tuple[Standing, ...]:
-        """
-        Where the budgets of a call stand now.
-
-        Args:
-            opening: The call.
-            budgets: Which ones.
-
-        Returns:
-            One for each budget; what other processes keep free counts as spent.
-
-        Raises:
-            LedgerUnavailable: If the file cannot be opened.
-        """
+        """Where budgets stand now; what other processes keep free counts as spent."""
         ask = Ask(lambda desk: desk.book.standings(opening, budgets))
         standings: tuple[Standing, ...] = await self._answer(lambda: self._do(ask))
         return standings
 
     async def entries(self, query: Query = EVERY_ROW) -> tuple[Entry, ...]:
-        """
-        Rows, in the order of their ids.
-
-        Args:
-            query: Which ones.
-
-        Returns:
-            At most `query.limit` rows.
-        """
+        """Rows, in the order of their ids."""
         return await self._reader.entries(query)
 
     async def totals(self, query: Query = EVERY_ROW, by: By = "all") -> tuple[Total, ...]:
-        """
-        Exact sums.
-
-        Args:
-            query: Over which rows.
-            by: What to group by.
-
-        Returns:
-            One for each group.
-        """
+        """Exact sums."""
         return await self._reader.totals(query, by)
 
     async def prune(self, before: datetime) -> int:
-        """
-        Forget old rows; sums of budgets stay.
-
-        Args:
-            before: Rows of earlier times go.
-
-        Returns:
-            How many went.
-        """
+        """Forget old rows; sums of budgets stay."""
         gone: int = await self._answer(lambda: self._do(Prune(before)))
         return gone
 
@@ -220,12 +149,7 @@ class BriefLedger(Ledger):
         await self._answer(lambda: self._do(Ask(lambda _: None)))
 
     async def check(self) -> tuple[str, ...]:
-        """
-        Look for damage in the file.
-
-        Returns:
-            What is wrong, a line each.
-        """
+        """Look for damage in the file."""
         return await self._reader.check()
 
     async def aclose(self) -> None:

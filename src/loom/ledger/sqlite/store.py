@@ -39,6 +39,10 @@ class SqliteLedger(Ledger):
     Nothing is opened before the first call. One process writes a file; others may read it
     meanwhile (`entries`, `totals`, `check`), and so may this one without becoming its writer.
 
+    What a method takes, gives and raises stands in `Ledger`. Where the file cannot be used,
+    `settle`, `book` and `check` say so in their own way; all others raise `LedgerUnavailable`.
+    A closed ledger still gives rows and sums, and raises `RuntimeError` for what is new.
+
     Args:
         path: The file; it is made for its owner's eyes only.
         clock: Dates the rows.
@@ -78,40 +82,12 @@ class SqliteLedger(Ledger):
         return None if self._writer is None else self._writer.trouble
 
     async def reserve(self, opening: Opening, budgets: Sequence[Budget] = ()) -> Ticket:
-        """
-        Keep the worst case free in every budget, or in none, and write the open row.
-
-        Args:
-            opening: The call.
-            budgets: What it must fit into.
-
-        Returns:
-            A ticket; the row is on the disk.
-
-        Raises:
-            BudgetExceeded: If it does not fit.
-            LedgerUnavailable: If the row cannot be written.
-            RuntimeError: If the ledger is closed.
-        """
+        """Keep the worst case free in every budget, or in none; the open row is on the disk."""
         ticket: Ticket = await self._at_work().answer(Reserve(opening, budgets))
         return ticket
 
     async def top_up(self, ticket: Ticket, worst_usd: Decimal | None) -> Ticket:
-        """
-        Keep more free.
-
-        Args:
-            ticket: The reservation.
-            worst_usd: The most that the whole call may cost now; None when unknown.
-
-        Returns:
-            The ticket with its new row; on the disk.
-
-        Raises:
-            BudgetExceeded: If it does not fit.
-            LedgerUnavailable: If the row cannot be written.
-            RuntimeError: If the ledger is closed.
-        """
+        """Keep more free; the new row is on the disk."""
         had = ticket.entry.reserved_usd
         if worst_usd is not None and had is not None and worst_usd <= had:
             return ticket
@@ -119,108 +95,42 @@ class SqliteLedger(Ledger):
         return more
 
     async def settle(self, ticket: Ticket, entry: Entry) -> Receipt:
-        """
-        Put the truth in the place of the reservation.
-
-        Args:
-            ticket: The reservation.
-            entry: The row's last form.
-
-        Returns:
-            How the row is kept, and budgets to warn of; of a closed ledger: that it is uncertain.
-        """
+        """Put the truth in its place; the row of a closed ledger stays uncertain."""
         if self._closed:
             return Receipt(entry=msgspec.structs.replace(ticket.entry, state="uncertain"))
         receipt: Receipt = await self._at_work().answer(Settle(ticket, entry))
         return receipt
 
     def book(self, ticket: Ticket, entry: Entry) -> None:
-        """
-        Settle without waiting; of a closed ledger, the row stays uncertain.
-
-        Args:
-            ticket: The reservation.
-            entry: The row's last form.
-        """
+        """Settle without waiting; of a closed ledger, the row stays uncertain."""
         if not self._closed:
             self._at_work().send(Settle(ticket, entry, heard=False))
 
     async def standings(self, opening: Opening, budgets: Sequence[Budget]) -> tuple[Standing, ...]:
-        """
-        Where the budgets of a call stand now.
-
-        Args:
-            opening: The call.
-            budgets: Which ones.
-
-        Returns:
-            One for each budget.
-
-        Raises:
-            LedgerUnavailable: If the file cannot be opened.
-        """
+        """Where the budgets of a call stand now."""
         ask = Ask(lambda desk: desk.book.standings(opening, budgets))
         standings: tuple[Standing, ...] = await self._at_work().answer(ask)
         return standings
 
     async def entries(self, query: Query = EVERY_ROW) -> tuple[Entry, ...]:
-        """
-        Rows, in the order of their ids.
-
-        Args:
-            query: Which ones.
-
-        Returns:
-            At most `query.limit` rows; none when there is no file.
-
-        Raises:
-            LedgerUnavailable: If the file cannot be read.
-        """
+        """Rows, in the order of their ids; none when there is no file."""
         require_zone(query.since, query.until)
         return await self._read(lambda connection: reader.entries(connection, query), ())
 
     async def totals(self, query: Query = EVERY_ROW, by: By = "all") -> tuple[Total, ...]:
-        """
-        Exact sums.
-
-        Args:
-            query: Over which rows.
-            by: What to group by.
-
-        Returns:
-            One for each group; none when there is no file.
-
-        Raises:
-            LedgerUnavailable: If the file cannot be read.
-        """
+        """Exact sums; none when there is no file."""
         require_zone(query.since, query.until)
         group_by(by)
         return await self._read(lambda connection: reader.totals(connection, query, by), ())
 
     async def prune(self, before: datetime) -> int:
-        """
-        Forget old rows; sums of budgets stay.
-
-        Args:
-            before: Rows of earlier times go.
-
-        Returns:
-            How many went.
-
-        Raises:
-            LedgerUnavailable: If the file cannot be written.
-        """
+        """Forget old rows; sums of budgets stay."""
         require_zone(before)
         gone: int = await self._at_work().answer(Prune(before))
         return gone
 
     async def check(self) -> tuple[str, ...]:
-        """
-        Look for damage, in the file and in the sums of this process.
-
-        Returns:
-            What is wrong, a line each; empty when nothing is.
-        """
+        """Look for damage, in the file and in the sums of this process."""
         try:
             nothing: list[str] = []
             found = await self._read(self._findings, nothing)
