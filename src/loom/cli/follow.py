@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING
 from loom.agent.events import AgentEvent, CallCompleted, Done, Summarised, ToolFinished, ToolStarted
 from loom.agent.response import AgentResponse, total_usage
 from loom.cli.approve import Approver
+from loom.cli.heard import Heard, show_event, warn_if_cut
 from loom.cli.listen import usage_object
 from loom.cli.terminal import Terminal, Waiting
 from loom.cli.tool_text import call_text, result_text
 from loom.cli.turn_text import agent_event_object, agent_object, tool_object, turn_line
 from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
-from loom.core.events import (
-    Restarted,
-    Sending,
-    TextDelta,
-    ThinkingDelta,
-    Throttled,
-    UsageReported,
-)
+from loom.core.events import Sending, TextDelta, UsageReported
 from loom.core.messages import Message, ToolCall
 from loom.core.response import LLMResponse, Usage
 from loom.shuttle.result import ToolResult
@@ -87,9 +81,7 @@ class Follower:
         # Of the call that is on its way: what it was told, what came, and what it reported.
         self._told = [message.text for message in said]
         self._asking = False
-        self._text: list[str] = []
-        self._thinking: list[str] = []
-        self._reported: Usage | None = None
+        self._heard = Heard()
 
     async def follow(self, stream: AsyncAgentStream) -> AgentResponse:
         """
@@ -125,13 +117,13 @@ class Follower:
         """Show what there is after Ctrl-C: the text so far, and what it cost so far."""
         terminal = self._terminal
         self._stop_waiting()
-        if terminal.err.is_terminal and not terminal.json and not self._text:
+        if terminal.err.is_terminal and not terminal.json and not self._heard.text:
             # The terminal has written `^C` where the next line begins.
             terminal.say("")
         usage = self._so_far("interrupted")
         if terminal.json:
             partial = {
-                "text": "".join(self._text),
+                "text": "".join(self._heard.text),
                 "usage": usage_object(usage),
                 "calls": len(self._calls),
                 "tool_executions": [tool_object(result) for result in self._results],
@@ -142,21 +134,13 @@ class Follower:
     # --- events ------------------------------------------------------------------------------
 
     def _note(self, event: AgentEvent) -> None:
-        # First noted, then shown: Ctrl-C may come between the two.
+        self._heard.note(event)
         match event:
             case Sending():
                 self._asking = True
-            case TextDelta(text=text, choice=0):
-                self._text.append(text)
-            case ThinkingDelta(text=text, choice=0):
-                self._thinking.append(text)
-            case UsageReported(usage=usage):
-                self._reported = usage
-            case Restarted():
-                self._text, self._thinking, self._reported = [], [], None
             case CallCompleted(response=response):
                 self._calls.append(response)
-                self._asking, self._thinking, self._reported = False, [], None
+                self._asking, self._heard.thinking, self._heard.usage = False, [], None
             case ToolStarted(call=call):
                 self._running.append(call)
                 self._several = len(self._running) > 1 or self._several
@@ -177,7 +161,7 @@ class Follower:
             self._show_tools(event)
         if isinstance(event, CallCompleted) and event.response.tool_calls:
             # What was said before tools is no part of the answer.
-            self._text = []
+            self._heard.text = []
 
     def _write_json(self, event: AgentEvent) -> None:
         if self._live:
@@ -188,21 +172,14 @@ class Follower:
     def _show_text(self, event: AgentEvent) -> None:
         terminal = self._terminal
         match event:
-            case TextDelta(text=text, choice=0) if self._live:
-                terminal.write(text)
-            case ThinkingDelta(text=text, choice=0) if terminal.verbose:
-                terminal.murmur(text)
-            case Throttled(wait_s=wait_s):
-                terminal.say(f"waiting {wait_s:.1f} s for the rate limit")
-            case Restarted(model=model):
-                terminal.end_line()
-                terminal.warn(f"the answer begins anew with {model}")
+            case TextDelta() if not self._live:
+                pass
             case Summarised(messages=messages):
                 terminal.say(f"the first {messages} messages were summarised to make room")
             case Done(response=response) if not self._live:
                 self._answer(response)
             case _:
-                pass
+                show_event(terminal, event)
 
     def _show_tools(self, event: AgentEvent) -> None:
         match event:
@@ -246,8 +223,7 @@ class Follower:
     def _close(self, response: AgentResponse) -> None:
         terminal = self._terminal
         terminal.end_line()
-        if response.finish_reason in {"length", "model_length"}:
-            terminal.warn("the answer was cut: it reached its longest length (--max-tokens)")
+        warn_if_cut(terminal, response.finish_reason)
         if response.stopped_by is not None:
             terminal.warn(
                 f"the model answered without further tools: {_STOPPED[response.stopped_by]}"
@@ -265,19 +241,16 @@ class Follower:
             )
 
     def _ended_early(self, error: LoomError) -> None:
-        text = "" if error.partial is None else error.partial.text
-        shown = "".join(self._text)
-        if text.startswith(shown) and text != shown:
-            missing = TextDelta(text.removeprefix(shown))
+        if (missing := self._heard.missing(error)) is not None:
             self._note(missing)
             self._show(missing)
-        if self._calls or self._text or self._thinking:
+        if self._calls or self._heard.text or self._heard.thinking:
             self._so_far("ended early")
 
     def _so_far(self, how: str) -> Usage:
         terminal = self._terminal
         if not terminal.json and not self._live:
-            terminal.write("".join(self._text))
+            terminal.write("".join(self._heard.text))
         terminal.end_line()
         usage = total_usage([*(call.usage for call in self._calls), *self._on_its_way()])
         if not terminal.json:
@@ -295,18 +268,13 @@ class Follower:
     def _on_its_way(self) -> list[Usage]:
         """What the call that was broken off may have used."""
         if not self._asking:
-            return [] if self._calls else [_estimate(self._model, 0, 0, self._as_of)]
-        if self._reported is not None:
-            return [self._reported]
-        from loom.providers.scripted import rough_tokens  # noqa: PLC0415 - only when it is needed
-
+            return [] if self._calls else [Heard().estimate(self._model, (), self._as_of)]
+        if self._heard.usage is not None:
+            return [self._heard.usage]
         told = [*self._told, *(result.message.text for result in self._results)]
-        input_tokens = sum(len(rough_tokens(text)) for text in told)
-        if self._calls:
-            before = self._calls[-1].usage
-            input_tokens += before.input_tokens + before.output_tokens
-        output_tokens = len(rough_tokens("".join(self._thinking + self._text)))
-        return [_estimate(self._model, input_tokens, output_tokens, self._as_of)]
+        last = self._calls[-1].usage if self._calls else Usage()
+        before = last.input_tokens + last.output_tokens
+        return [self._heard.estimate(self._model, told, self._as_of, before=before)]
 
     def _wait(self) -> None:
         self._stop_waiting()
@@ -317,15 +285,3 @@ class Follower:
         if self._waiting is not None:
             self._waiting.stop()
             self._waiting = None
-
-
-def _estimate(model: str, input_tokens: int, output_tokens: int, as_of: date | None) -> Usage:
-    from loom.client.facts import cost  # noqa: PLC0415 - only when it is needed
-
-    return Usage(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        total_tokens=input_tokens + output_tokens,
-        cost_usd=cost(model, input_tokens, output_tokens, as_of),
-        estimated=True,
-    )

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from click.exceptions import Exit
 
+from loom.cli.heard import Heard, show_event, warn_if_cut
 from loom.cli.terminal import Terminal, cost_line
 from loom.core.ambient import SystemClock
 from loom.core.errors import LoomError
 from loom.core.events import (
     Completed,
     Rerouted,
-    Restarted,
     Retried,
     StreamEvent,
     TextDelta,
     ThinkingDelta,
-    Throttled,
     UsageReported,
 )
 from loom.core.messages import Message
@@ -50,9 +49,7 @@ class Listener:
         self._as_of = as_of
         self._clock = SystemClock()
         self._begun_s = self._clock.monotonic_s()
-        self._text: list[str] = []
-        self._thinking: list[str] = []
-        self._usage: Usage | None = None
+        self._heard = Heard()
 
     def chat(self, messages: Sequence[Message], options: Mapping[str, Any]) -> LLMResponse:
         """
@@ -110,54 +107,24 @@ class Listener:
         except KeyboardInterrupt:
             raise self._interrupted(messages) from None
         except LoomError as error:
-            self._catch_up(error)
+            if (missing := self._heard.missing(error)) is not None:
+                self._show(missing)
             self._so_far(messages, "ended early")
             raise
         self._close(response)
         return response
 
     def _show(self, event: StreamEvent) -> None:
-        terminal = self._terminal
-        # First noted, then shown: Ctrl-C may come between the two.
-        match event:
-            case TextDelta(text=text, choice=0):
-                self._text.append(text)
-            case ThinkingDelta(text=text, choice=0):
-                self._thinking.append(text)
-            case UsageReported(usage=usage):
-                self._usage = usage
-            case Restarted():
-                self._text, self._thinking, self._usage = [], [], None
-            case _:
-                pass
-        if terminal.json:
-            terminal.write_json(event_object(event))
-            return
-        match event:
-            case TextDelta(text=text, choice=0):
-                terminal.write(text)
-            case ThinkingDelta(text=text, choice=0) if terminal.verbose:
-                terminal.murmur(text)
-            case Throttled(wait_s=wait_s):
-                terminal.say(f"waiting {wait_s:.1f} s for the rate limit")
-            case Restarted(model=model):
-                terminal.end_line()
-                terminal.warn(f"the answer begins anew with {model}")
-            case _:
-                pass
-
-    def _catch_up(self, error: LoomError) -> None:
-        """Show the text that came with an error and was in no event."""
-        text = "" if error.partial is None else error.partial.text
-        shown = "".join(self._text)
-        if text.startswith(shown) and text != shown:
-            self._show(TextDelta(text.removeprefix(shown)))
+        self._heard.note(event)
+        if self._terminal.json:
+            self._terminal.write_json(event_object(event))
+        else:
+            show_event(self._terminal, event)
 
     def _close(self, response: LLMResponse) -> None:
         terminal = self._terminal
         terminal.end_line()
-        if response.finish_reason in {"length", "model_length"}:
-            terminal.warn("the answer was cut: it reached its longest length (--max-tokens)")
+        warn_if_cut(terminal, response.finish_reason)
         if not terminal.json:
             for repair in response.metadata.get("repairs", ()):
                 terminal.say(f"repair: {repair}")
@@ -166,31 +133,19 @@ class Listener:
     def _interrupted(self, messages: Sequence[Message]) -> Exit:
         usage = self._so_far(messages, "interrupted")
         if self._terminal.json:
-            partial = {"text": "".join(self._text), "usage": usage_object(usage)}
+            partial = {"text": "".join(self._heard.text), "usage": usage_object(usage)}
             self._terminal.print_error("ERR_INTERRUPTED", "interrupted", partial=partial)
         return Exit(_INTERRUPTED)
 
     def _so_far(self, messages: Sequence[Message], how: str) -> Usage:
-        usage = self._usage or self._estimate(messages)
+        heard, model = self._heard, self._client.model
+        told = (message.text for message in messages)
+        usage = heard.usage or heard.estimate(model, told, self._as_of)
         self._terminal.end_line()
-        if not self._terminal.json and (self._text or self._thinking or how == "interrupted"):
+        if not self._terminal.json and (heard.text or heard.thinking or how == "interrupted"):
             elapsed_s = self._clock.monotonic_s() - self._begun_s
-            self._terminal.say(f"{how} · {cost_line(self._client.model, usage, elapsed_s)}")
+            self._terminal.say(f"{how} · {cost_line(model, usage, elapsed_s)}")
         return usage
-
-    def _estimate(self, messages: Sequence[Message]) -> Usage:
-        from loom.client.facts import cost  # noqa: PLC0415 - only when it is needed
-        from loom.providers.scripted import rough_tokens  # noqa: PLC0415 - only when it is needed
-
-        input_tokens = sum(len(rough_tokens(message.text)) for message in messages)
-        output_tokens = len(rough_tokens("".join(self._thinking + self._text)))
-        return Usage(
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            total_tokens=input_tokens + output_tokens,
-            cost_usd=cost(self._client.model, input_tokens, output_tokens, self._as_of),
-            estimated=True,
-        )
 
 
 def response_object(response: LLMResponse) -> dict[str, Any]:
