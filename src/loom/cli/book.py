@@ -15,6 +15,7 @@ import msgspec
 import rich_click as click
 
 from loom.catalog.dates import parse_as_of
+from loom.cli.options import with_options
 from loom.config.load import load_settings
 from loom.core.ambient import SystemClock
 from loom.core.errors import ConfigInvalid, LedgerUnavailable
@@ -155,9 +156,7 @@ def selection_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed((ledger_option, *_SELECTION)):
-        command = option(command)
-    return command
+    return with_options(command, (ledger_option, *_SELECTION))
 
 
 def period_options(command: F) -> F:
@@ -170,9 +169,7 @@ def period_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed((ledger_option, _SINCE, _UNTIL, _KEY)):
-        command = option(command)
-    return command
+    return with_options(command, (ledger_option, _SINCE, _UNTIL, _KEY))
 
 
 def selected(given: Mapping[str, Any]) -> Query:

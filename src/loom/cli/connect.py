@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from loom.cli.options import as_of_option
+from loom.cli.options import as_of_option, with_options
 from loom.cli.terminal import Terminal
 from loom.cli.whose import async_client_of, client_of
 from loom.config.load import load_settings
@@ -82,9 +82,7 @@ def steady_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed(_STEADY):
-        command = option(command)
-    return command
+    return with_options(command, _STEADY)
 
 
 def steady(given: Mapping[str, Any]) -> dict[str, Any]:

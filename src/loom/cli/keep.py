@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 
 from loom.cli.book import TAG, ledger_path
+from loom.cli.options import with_options
 from loom.config.load import load_settings
 
 if TYPE_CHECKING:
@@ -143,9 +144,7 @@ def account_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 @contextmanager

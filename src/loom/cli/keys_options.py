@@ -14,6 +14,7 @@ import rich_click as click
 from loom.catalog.dates import parse_as_of
 from loom.cli.book import TAG
 from loom.cli.keep import BUDGET
+from loom.cli.options import with_options
 from loom.config.folders import data_folder
 from loom.core.ambient import SystemClock
 from loom.core.errors import ConfigInvalid
@@ -149,9 +150,7 @@ def term_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed(_TERMS):
-        command = option(command)
-    return command
+    return with_options(command, _TERMS)
 
 
 def terms_of(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from loom.catalog.dates import parse_as_of
 from loom.cli.terminal import Terminal
 from loom.core.errors import ConfigInvalid
 
-__all__ = ["DAY", "DOLLARS", "as_of_option", "common_options", "pass_terminal"]
+__all__ = ["DAY", "DOLLARS", "as_of_option", "common_options", "pass_terminal", "with_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -123,6 +123,20 @@ def common_options(command: F) -> F:
     Returns:
         The same, with `--json`, `-q`, `-v`, `--no-color` and `--debug`.
     """
-    for option in reversed(_COMMON):
+    return with_options(command, _COMMON)
+
+
+def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """
+    Add options to a command.
+
+    Args:
+        command: A command's function.
+        options: In the order in which the help lists them.
+
+    Returns:
+        The same, with the options.
+    """
+    for option in reversed(options):
         command = option(command)
     return command

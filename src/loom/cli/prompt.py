@@ -11,6 +11,7 @@ import msgspec
 import rich_click as click
 
 from loom.cli.attachment import read_attachment, read_stdin, utf8
+from loom.cli.options import with_options
 from loom.core.messages import Message, Part
 
 __all__ = ["Question", "prompt_options", "read_question"]
@@ -59,9 +60,7 @@ def prompt_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 def read_question(context: click.RichContext, given: Mapping[str, Any]) -> Question:

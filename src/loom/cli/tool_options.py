@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 
 from loom.cli.approve import APPROVALS
+from loom.cli.options import with_options
 
 if TYPE_CHECKING:
     from loom.agent.backend import Backend
@@ -79,9 +80,7 @@ def tool_options(command: F) -> F:
     Returns:
         The same, with the options.
     """
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 def wants_agent(given: Mapping[str, Any]) -> bool:
