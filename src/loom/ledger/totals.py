@@ -12,7 +12,17 @@ from loom.ledger.contract import Query, Total
 from loom.ledger.entry import Entry, State
 from loom.ledger.money import ZERO, add
 
-__all__ = ["COLUMNS", "Fact", "Grouping", "Tally", "fact", "group_by", "matches", "require_zone"]
+__all__ = [
+    "COLUMNS",
+    "Fact",
+    "Grouping",
+    "Tally",
+    "asked_fields",
+    "fact",
+    "group_by",
+    "matches",
+    "require_zone",
+]
 
 COLUMNS = (
     "provider",
@@ -195,18 +205,23 @@ def matches(entry: Entry, query: Query) -> bool:
         and (query.until is None or entry.at < query.until)
         and (query.states is None or entry.state in query.states)
         and (query.tag is None or entry.tags.get(query.tag[0], "") == query.tag[1])
-        and all(
-            asked is None or asked == (getattr(entry, name) or "")
-            for name, asked in (
-                ("provider", query.provider),
-                ("model", query.model),
-                ("key", query.key),
-                ("client", query.client),
-                ("session", query.session),
-                ("tenant", query.tenant),
-            )
-        )
+        and all(asked == (getattr(entry, name) or "") for name, asked in asked_fields(query))
     )
+
+
+def asked_fields(query: Query) -> list[tuple[str, str]]:
+    """
+    Which fields of a row must have which value.
+
+    Args:
+        query: What is asked.
+
+    Returns:
+        Names and values; an empty value also stands for none.
+    """
+    names = ("provider", "model", "key", "client", "session", "tenant")
+    asked = ((name, getattr(query, name)) for name in names)
+    return [(name, value) for name, value in asked if value is not None]
 
 
 def require_zone(*moments: datetime | None) -> None:

@@ -17,7 +17,7 @@ from loom.ledger.money import ZERO, add, less, total
 from loom.ledger.sqlite.rows import FIELDS, amount_of, decode, moment, tags_of
 from loom.ledger.sqlite.spill import Spill
 from loom.ledger.sqlite.trouble import DamagedRow
-from loom.ledger.totals import Fact, Tally, group_by, require_zone
+from loom.ledger.totals import Fact, Tally, asked_fields, group_by, require_zone
 
 __all__ = ["account", "carried", "entries", "findings", "old_rows", "one", "totals"]
 
@@ -199,16 +199,7 @@ def _parts(query: Query) -> list[_Part]:
         parts.append((f"state IN ({marks})", query.states))
     if query.tag is not None:
         parts.append(_one_of(f"tag:{query.tag[0]}", query.tag[1]))
-    for column, value in (
-        ("provider", query.provider),
-        ("model", query.model),
-        ("key", query.key),
-        ("client", query.client),
-        ("session", query.session),
-        ("tenant", query.tenant),
-    ):
-        if value is not None:
-            parts.append(_one_of(column, value))
+    parts += (_one_of(column, value) for column, value in asked_fields(query))
     return parts
 
 
