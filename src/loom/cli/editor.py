@@ -91,16 +91,7 @@ class PlainEditor(Editor):
         readline.parse_and_bind("bind ^I rl_complete" if editline else "tab: complete")
 
     def read(self) -> str:
-        """
-        Wait for a text.
-
-        Returns:
-            The text.
-
-        Raises:
-            EOFError: On Ctrl-D.
-            KeyboardInterrupt: On Ctrl-C.
-        """
+        """Wait for a text, and keep it in the history."""
         try:
             text = self._typed()
         except (EOFError, KeyboardInterrupt):
@@ -159,16 +150,7 @@ class ToolkitEditor(Editor):
         )
 
     def read(self) -> str:
-        """
-        Wait for a text.
-
-        Returns:
-            The text.
-
-        Raises:
-            EOFError: On Ctrl-D.
-            KeyboardInterrupt: On Ctrl-C.
-        """
+        """Wait for a text, and keep it in the history."""
         text = self._session.prompt(_PROMPT)
         if text.strip():
             self._history.add(text)

@@ -72,19 +72,7 @@ def client_of(arguments: Mapping[str, Any]) -> Client:
 
 
 def async_client_of(arguments: Mapping[str, Any]) -> AsyncClient:
-    """
-    Do the same as `client_of` for asyncio.
-
-    Args:
-        arguments: Those of the client; `model` may name its vendor.
-
-    Returns:
-        The client.
-
-    Raises:
-        ConfigInvalid: If there is no such vendor.
-        InvalidAPIKey: If there is no key, or it cannot be one.
-    """
+    """Do for asyncio what `client_of` does: it takes and raises the same."""
     from loom.client.aio import AsyncMistral, AsyncOpenAI  # noqa: PLC0415 - start-up time
 
     vendor, given = _parted(arguments)

@@ -73,22 +73,26 @@ def _each(bench: Bench, before: int, calls: int) -> int:
     return requests // calls if requests % calls == 0 else requests
 
 
+async def _quiet_end(bench: Bench, text: str, *, calls: int, code: str) -> Sight:
+    """Run a program that must end well and say nothing."""
+    before = len(bench.simulator.journal)
+    ended, said = await _program(bench, text)
+    seen = Sight(code=code, wire=_each(bench, before, calls))
+    return seen.but(
+        ended != 0 and f"it ended with {ended}", bool(said) and f"it said: {said[-200:]}"
+    )
+
+
 async def _after_fork(bench: Bench, *, stream: bool) -> Sight:
     del stream
     if not hasattr(os, "fork"):
         return Sight(code="", wire=1)  # there is nothing to go wrong here
-    before = len(bench.simulator.journal)
-    code, said = await _program(bench, _FORK)
-    seen = Sight(code="", wire=_each(bench, before, 3))
-    return seen.but(code != 0 and f"it ended with {code}", bool(said) and f"it said: {said[-200:]}")
+    return await _quiet_end(bench, _FORK, calls=3, code="")
 
 
 async def _exit(bench: Bench, *, stream: bool) -> Sight:
     del stream
-    before = len(bench.simulator.journal)
-    code, said = await _program(bench, _EXIT)
-    seen = Sight(code="left", wire=_each(bench, before, 2))
-    return seen.but(code != 0 and f"it ended with {code}", bool(said) and f"it said: {said[-200:]}")
+    return await _quiet_end(bench, _EXIT, calls=2, code="left")
 
 
 async def _loops_and_threads(bench: Bench, *, stream: bool) -> Sight:
