@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -69,81 +69,119 @@ def build_gate(
     Raises:
         ConfigInvalid: If an option cannot be had.
     """
-    catalog = Catalog.builtin()
-
-    def day() -> date:
-        return options.as_of or clock.now().date()
-
-    def find(model: str) -> ModelCard | None:
-        card = catalog.find(model, day())
-        # A retired model is as unknown to the API as one that never was (contract, section 6).
-        return None if card is None or card.state == "retired" else card
-
     dialect = MistralDialect(fragments=options.fragments)
     archive = archive_app(options, dialect)
-    limiter = Limiter(options, clock=clock, count=prompt_tokens)
+    parts = _Parts(options, key=key, clock=clock)
     money = [] if options.credits_usd is None else [Credits(options.credits_usd)]
-    edge = (SimulatedEdge if archive is None else OpenEdge)(
-        key=key,
-        cards=lambda: catalog.cards(day(), "mistral"),
-        seed=options.seed,
-        clock=clock,
-        dice=SystemDice(options.seed),
-        limiter=limiter,
-    )
-    cast = Cast(options, clock=clock, find=find)
-    answering = provider or cast.chat()
-    scenario = options.scenario
-    if isinstance(scenario, str | Path):
-        scenario = Scenario.load(scenario)
-    script = None if scenario is None else ScenarioRun(scenario)
-    if scenario is not None:
-        answering = ScenarioProvider(answering, scenario, cast.saying)
+    edge = parts.edge(SimulatedEdge if archive is None else OpenEdge, parts.cards)
+    mistral = Family(edge, dialect, parts.find)
+    answering, script = _answering(options, provider, parts.cast)
     plan = FaultPlan(options.faults, seed=options.seed)
-    checks: list[Check] = []
-    others: dict[str, Family] = {}
-    app = archive
-    # What was recorded was checked by the real API.
-    if app is None:
-        common: dict[str, Any] = {
-            "clock": clock,
-            "embeddings": cast.embeddings(),
-            "prefixes": PrefixMemory(),
-        }
-        usual = build_app(answering, dialect, edge, infill=cast.infill(), **common)
-        models = OpenAIModels(catalog, day, find)
-        desk = OpenAIEdge(
-            key=key,
-            cards=models.cards,
-            seed=options.seed,
-            clock=clock,
-            dice=SystemDice(options.seed),
-            limiter=limiter,
-        )
-        others[OPENAI_BASE] = Family(desk, ChatCompletionsDialect(), models.find)
-        spoken = AsOpenAI(answering, cast.splits)
-        other = build_app(spoken, ChatCompletionsDialect(), desk, base=OPENAI_BASE, **common)
-        app = _direct(usual, {OPENAI_BASE: other})
-        # A provider knows its own models.
-        known = None if provider is not None else models
-        checks = [
-            StrictCheck(find if provider is None else None),
-            OpenAICheck(known, prompt_tokens),
-        ]
+    if archive is None:
+        apis = _both(parts, mistral, answering, is_own=provider is None)
+    else:
+        # What was recorded was checked by the real API.
+        apis = _Apis(archive, {}, [])
     gate = Gate(
-        app,
-        family=Family(edge, dialect, find),
-        others=others,
+        apis.app,
+        family=mistral,
+        others=apis.others,
         clock=clock,
         # Who cannot pay is not counted.
-        checks=[*checks, *(each.check for each in money), limiter.check],
-        stations=[limiter, *money],
+        checks=[*apis.checks, *(each.check for each in money), parts.limiter.check],
+        stations=[parts.limiter, *money],
         journal=journal,
         faults=FaultDoor(plan, script, clock),
         house=House(journal=journal, clock=clock, reset=reset),
         latency_s=options.latency_s,
     )
-    return LateReader(gate, clock), [limiter.reset, gate.reset, *(each.reset for each in money)]
+    resets = [parts.limiter.reset, gate.reset, *(each.reset for each in money)]
+    return LateReader(gate, clock), resets
+
+
+class _Parts:
+    """What the two APIs of a simulator have in common."""
+
+    def __init__(
+        self, options: SimulatorOptions, *, key: str | None, clock: SimulatedClock
+    ) -> None:
+        self.options = options
+        self.clock = clock
+        self.catalog = Catalog.builtin()
+        self.limiter = Limiter(options, clock=clock, count=prompt_tokens)
+        self.cast = Cast(options, clock=clock, find=self.find)
+        self._key = key
+
+    def day(self) -> date:
+        """The day whose models exist."""
+        return self.options.as_of or self.clock.now().date()
+
+    def find(self, model: str) -> ModelCard | None:
+        """The card of a model of Mistral."""
+        card = self.catalog.find(model, self.day())
+        # A retired model is as unknown to the API as one that never was (contract, section 6).
+        return None if card is None or card.state == "retired" else card
+
+    def cards(self) -> Sequence[ModelCard]:
+        """Mistral's models."""
+        return self.catalog.cards(self.day(), "mistral")
+
+    def edge(
+        self, kind: type[SimulatedEdge], cards: Callable[[], Sequence[ModelCard]]
+    ) -> SimulatedEdge:
+        """Make the desk of one API."""
+        return kind(
+            key=self._key,
+            cards=cards,
+            seed=self.options.seed,
+            clock=self.clock,
+            dice=SystemDice(self.options.seed),
+            limiter=self.limiter,
+        )
+
+
+def _answering(
+    options: SimulatorOptions, provider: LLMProvider | None, cast: Cast
+) -> tuple[LLMProvider, ScenarioRun | None]:
+    """Who answers, and the script that he follows, if there is one."""
+    answering = provider or cast.chat()
+    scenario = options.scenario
+    if isinstance(scenario, str | Path):
+        scenario = Scenario.load(scenario)
+    if scenario is None:
+        return answering, None
+    return ScenarioProvider(answering, scenario, cast.saying), ScenarioRun(scenario)
+
+
+class _Apis(NamedTuple):
+    """What answers in the end, how the APIs beside Mistral's speak, and what is refused before."""
+
+    app: AsgiApp
+    others: Mapping[str, Family]
+    checks: Sequence[Check]
+
+
+def _both(parts: _Parts, mistral: Family, answering: LLMProvider, *, is_own: bool) -> _Apis:
+    """Mistral's API and OpenAI's over one provider, which knows its models if it is not ours."""
+    models = OpenAIModels(parts.catalog, parts.day, parts.find)
+    openai = Family(parts.edge(OpenAIEdge, models.cards), ChatCompletionsDialect(), models.find)
+    common: dict[str, Any] = {
+        "clock": parts.clock,
+        "embeddings": parts.cast.embeddings(),
+        "prefixes": PrefixMemory(),
+    }
+    infill = parts.cast.infill()
+    usual = build_app(answering, mistral.dialect, mistral.desk, infill=infill, **common)
+    spoken = AsOpenAI(answering, parts.cast.splits)
+    other = build_app(spoken, openai.dialect, openai.desk, base=OPENAI_BASE, **common)
+    return _Apis(
+        _direct(usual, {OPENAI_BASE: other}),
+        {OPENAI_BASE: openai},
+        [
+            StrictCheck(parts.find if is_own else None),
+            OpenAICheck(models if is_own else None, prompt_tokens),
+        ],
+    )
 
 
 def _direct(app: Starlette, others: Mapping[str, Starlette]) -> AsgiApp:
