@@ -110,12 +110,7 @@ def _conversing(
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
         store = stack.enter_context(stored(runner, None)) if kept else None
-        session = (
-            None
-            if store is None
-            else runner.run(session_of(store, given["session"], go_on=given["go_on"]))
-        )
-        known = store is not None and runner.run(store.info(session or "")) is not None
+        session, known = (None, False) if store is None else runner.run(_session(store, given))
         more, limits = within_cost({**given, "session": session})
         money = stack.enter_context(accounts(more, offline=dry))
         client = connect_async(
@@ -144,6 +139,12 @@ def _conversing(
             ),
             client,
         )
+
+
+async def _session(store: SessionStore, given: Mapping[str, Any]) -> tuple[str, bool]:
+    """The session that the options mean, and whether it is there already."""
+    session = await session_of(store, given["session"], go_on=given["go_on"])
+    return session, await store.info(session) is not None
 
 
 def _agent(

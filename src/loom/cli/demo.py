@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -90,25 +90,13 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
         ("fallback", steady["outage"]),
     )
     now, then = _costs(stage, calls)
-    stage.line()
-    stage.title("Try next", "")
-    for command in _next_commands():
-        stage.line(f"  {command}", style="cyan")
+    _say_what_next(stage)
     if terminal.json:
         terminal.write_json(
             {
                 "chat": response_object(streamed),
-                "tool": {
-                    "calls": used.calls[0].tool_calls,
-                    "result": used.tool_executions[0].value,
-                    "asked": response_object(used.calls[0]),
-                    "answered": response_object(used.calls[-1]),
-                },
-                "tools": {
-                    **agent_object(parallel.response),
-                    "each_s": parallel.each_s,
-                    "together_s": round(parallel.together_s, 3),
-                },
+                "tool": _tool_object(used),
+                "tools": _tools_object(parallel),
                 "steady": {name: response_object(answer) for name, answer in steady.items()},
                 "cost_usd": f"{now:f}",
                 "cost_usd_as_of": {_THEN: f"{then:f}"},
@@ -116,6 +104,30 @@ def demo(terminal: Terminal, /, *, fast: bool) -> None:
                 "elapsed_s": round(SystemClock().monotonic_s() - begun_s, 3),
             }
         )
+
+
+def _say_what_next(stage: _Stage) -> None:
+    stage.line()
+    stage.title("Try next", "")
+    for command in _next_commands():
+        stage.line(f"  {command}", style="cyan")
+
+
+def _tool_object(used: AgentResponse) -> dict[str, Any]:
+    return {
+        "calls": used.calls[0].tool_calls,
+        "result": used.tool_executions[0].value,
+        "asked": response_object(used.calls[0]),
+        "answered": response_object(used.calls[-1]),
+    }
+
+
+def _tools_object(parallel: Parallel) -> dict[str, Any]:
+    return {
+        **agent_object(parallel.response),
+        "each_s": parallel.each_s,
+        "together_s": round(parallel.together_s, 3),
+    }
 
 
 def _streamed_chat(stage: _Stage, client: Mistral) -> LLMResponse:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import Route
 
 __all__ = ["BODY_BYTES", "build_app"]
 
@@ -77,7 +78,6 @@ def build_app(
     """
     # Importing starlette costs more than the rest of the package: only who serves pays for it.
     from starlette.applications import Starlette  # noqa: PLC0415 - start-up time
-    from starlette.routing import Route  # noqa: PLC0415 - start-up time
 
     house = _House(provider, dialect, desk, clock or SystemClock(), prefixes)
     answers = {"chat/completions": house.chat}
@@ -87,16 +87,7 @@ def build_app(
         answers["embeddings"] = partial(house.embed, embeddings)
     house.posts = tuple(answers)
     app = Starlette(
-        routes=[
-            *(
-                Route(f"{base}/{path}", _Endpoint(answer, house, path), methods=["POST"])
-                for path, answer in answers.items()
-            ),
-            Route(f"{base}/models", _Endpoint(house.models, house), methods=["GET"]),
-            Route(f"{base}/models/{{id}}", _Endpoint(house.model, house), methods=["GET"]),
-            Route("/health", _Endpoint(house.health, house), methods=["GET"]),
-            Route("/openapi.json", _Endpoint(house.document, house), methods=["GET"]),
-        ],
+        routes=_routes(house, answers, base),
         exception_handlers={
             404: partial(house.stray, 404, "Not Found"),
             405: partial(house.stray, 405, "Method Not Allowed"),
@@ -105,6 +96,21 @@ def build_app(
     # The vendor answers 404 to a trailing slash, it does not redirect.
     app.router.redirect_slashes = False
     return app
+
+
+def _routes(house: _House, answers: Mapping[str, _Handler], base: str) -> list[Route]:
+    from starlette.routing import Route  # noqa: PLC0415 - start-up time
+
+    return [
+        *(
+            Route(f"{base}/{path}", _Endpoint(answer, house, path), methods=["POST"])
+            for path, answer in answers.items()
+        ),
+        Route(f"{base}/models", _Endpoint(house.models, house), methods=["GET"]),
+        Route(f"{base}/models/{{id}}", _Endpoint(house.model, house), methods=["GET"]),
+        Route("/health", _Endpoint(house.health, house), methods=["GET"]),
+        Route("/openapi.json", _Endpoint(house.document, house), methods=["GET"]),
+    ]
 
 
 class _Call(msgspec.Struct):
@@ -117,12 +123,13 @@ class _Call(msgspec.Struct):
     endpoint: str = ""
 
 
+_Handler: TypeAlias = Callable[[_Call], Awaitable[None]]
+
+
 class _Endpoint:
     """A handler as an ASGI application; every error leaves in the caller's dialect."""
 
-    def __init__(
-        self, handler: Callable[[_Call], Awaitable[None]], house: _House, endpoint: str = ""
-    ) -> None:
+    def __init__(self, handler: _Handler, house: _House, endpoint: str = "") -> None:
         self.handler = handler
         self.house = house
         self.endpoint = endpoint
