@@ -187,6 +187,7 @@ class AgentRuntime:
                             else event
                         )
             except BaseException as error:
+                # A turn that nobody waits for any more is told to the trace too.
                 self._failed(error, trace)
                 raise
             finally:

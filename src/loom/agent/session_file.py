@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from loom.agent.session_trouble import in_trouble, trouble_error
 from loom.core.errors import InvalidRequest
-from loom.ledger.sqlite.file import Connect, sync_commits, touch, transaction
+from loom.ledger.sqlite.file import Connect, closed_on_failure, sync_commits, touch, transaction
 
 __all__ = ["SessionFile", "Worker"]
 
@@ -192,15 +192,12 @@ def _wait_for_locks(connection: sqlite3.Connection, wait_s: float) -> None:
 
 def _open(path: Path, connect: Connect, patience_s: float) -> sqlite3.Connection:
     connection = connect(path, patience_s)
-    try:
+    with closed_on_failure(connection):
         version = _recognize(connection, path)
         sync_commits(connection)
         connection.execute("PRAGMA secure_delete = ON").fetchone()
         if version < _VERSION:
             _make(connection)
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 

@@ -207,7 +207,8 @@ class Serving:
         self._catalog = catalog
         try:
             return self._app()
-        except BaseException:
+        except Exception:
+            # Whatever a setting or an extra came to: what runs goes on with what it had.
             self._catalog = before
             raise
 

@@ -146,7 +146,7 @@ class _Endpoint:
             # Python's own limit: the vendor's is not known.
             await self.house.refuse(call, InvalidRequest("the body is nested too deeply"))
         except Exception:  # noqa: BLE001 - the outermost border
-            # The border: whatever nobody foresaw is logged, and the caller gets an answer.
+            # Whatever nobody foresaw is logged, and the caller gets an answer.
             _log.exception("an unexpected error in %s", scope["path"])
             await self.house.refuse(call, _unexpected())
 
@@ -275,6 +275,7 @@ class _House:
                 raise
             await line.piece(encoder.error(error))
         except Exception:
+            # The border, as in `_Endpoint`: here the answer has begun.
             if not line.started:
                 raise
             _log.exception("an unexpected error in the middle of a stream")

@@ -82,6 +82,7 @@ class Approvals:
             if inspect.isawaitable(answer):
                 answer = await answer
         except Exception as error:
+            # A stranger's hook raises anything; what it did not allow is denied.
             _log.exception("Approval of tool %s failed: the call is denied", call.name)
             raise ToolDenied("permission denied: the approval failed") from error
         if answer is True or answer is False:

@@ -86,7 +86,7 @@ class Signature:
                 return self._decoded(read)
         except RecursionError:
             found = ["they are nested too deeply"]
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - a type's own check may raise anything
             # What the check of the schema let pass, because it takes too long.
             found = [_words(str(error) or type(error).__name__)]
         raise arguments_invalid(found, self.schema)

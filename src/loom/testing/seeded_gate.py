@@ -111,6 +111,7 @@ class _Passage(AbstractAsyncContextManager[HttpReply]):
         try:
             reply = await self._inner.__aenter__()
         except BaseException as error:
+            # Who was cancelled has a place in the books too.
             trip.ended_s = self._loop.time()
             if isinstance(error, LoomError):
                 trip.attempts = error.attempts

@@ -252,6 +252,7 @@ def opened(
     try:
         _limit(connection, bounds, write=write)
     except BaseException:
+        # Whatever it was, an interrupt too: nobody else has it yet.
         connection.close()
         raise
     return connection

@@ -255,6 +255,7 @@ def _changed(
             cursor.close()
         connection.execute("COMMIT")
     except BaseException:
+        # Whatever it was, an interrupt too: nothing is done by half.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

@@ -23,6 +23,7 @@ __all__ = [
     "APPLICATION_ID",
     "VERSION",
     "Connect",
+    "closed_on_failure",
     "connect_read_only",
     "lock_for_writing",
     "open_for_writing",
@@ -107,11 +108,8 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         LedgerUnavailable: If the file is not a ledger that this version can read.
     """
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
+    with closed_on_failure(connection):
         _recognize(connection, path)
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
@@ -192,15 +190,12 @@ def open_for_writing(
     """
     touch(path)
     connection = connect(path, busy_s)
-    try:
+    with closed_on_failure(connection):
         _recognize(connection, path)
         if path.stat().st_size <= _CHECKED_BYTES:
             _check(connection, path)
         sync_commits(connection)
         number = _migrate(connection, since)
-    except BaseException:
-        connection.close()
-        raise
     return connection, number
 
 
@@ -236,6 +231,22 @@ def touch(path: Path) -> None:
 
 
 @contextmanager
+def closed_on_failure(connection: sqlite3.Connection) -> Iterator[None]:
+    """
+    Close a connection that cannot be made ready.
+
+    Args:
+        connection: One that was just opened.
+    """
+    try:
+        yield
+    except BaseException:
+        # Whatever it was, Ctrl-C too: nobody else has it yet.
+        connection.close()
+        raise
+
+
+@contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """
     Do all or nothing, with the lock for writing from the beginning.
@@ -251,6 +262,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         yield connection
         connection.execute("COMMIT")
     except BaseException:
+        # Whatever it was, Ctrl-C too: the lock is not kept.
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
@@ -280,8 +292,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, since: str) -> int:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         for step in range(version, VERSION):
             for statement in _MIGRATIONS[step].split(";"):
@@ -294,11 +305,6 @@ def _migrate(connection: sqlite3.Connection, since: str) -> int:
         writer = msgspec.json.encode(_Writer(os.getpid(), since)).decode()
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('writers', ?)", (str(number),))
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('writer', ?)", (writer,))
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
     return number
 
 
