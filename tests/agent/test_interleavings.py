@@ -25,6 +25,7 @@ from loom.agent.history import messages_of, open_calls, settled
 from loom.agent.limits import AgentLimits
 from loom.agent.session import Said
 from loom.core.events import Completed
+from loom.core.request import ChatRequest
 from loom.core.response import Choice, LLMResponse, Usage
 from loom.ledger.entry import Opening
 from loom.ledger.memory import MemoryLedger
@@ -39,6 +40,12 @@ MODEL = "mistral-small-latest"
 BUDGET = Budget(limit_usd="1000")
 CALM = "calm"
 OPENING = Opening(provider="mistral", asked_model=MODEL)
+
+
+def streamed(response: LLMResponse) -> bytes:
+    encoder = MistralDialect().encoder(ChatRequest(model=response.model, messages=()), "0" * 32, 0)
+    events = (*events_of(response), Completed(response))
+    return encoder.start() + b"".join(encoder.encode(event) for event in events)
 
 
 class Worker(Tool):
@@ -108,8 +115,7 @@ class World:
             return FakeReply.of(b'{"message": "broken"}', status=500)
         response = self._response(step)
         if json.loads(request.body).get("stream"):
-            events = [*events_of(response), Completed(response)]
-            return FakeReply.sse(MistralDialect().encode_stream(events))
+            return FakeReply.sse(streamed(response))
         return FakeReply.of(MistralDialect().encode_response(response))
 
     def _response(self, step: Any) -> LLMResponse:

@@ -70,11 +70,6 @@ class WorkerThreads(Executor):
         with self._state.lock:
             return self._state.threads - max(0, self._state.waiting)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether what is given now has to wait for a thread."""
-        return self.busy >= self._most
-
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """
         Run a function on a thread, now or when one is free.

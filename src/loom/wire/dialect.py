@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
@@ -225,7 +225,3 @@ class Dialect(Protocol):
     @abstractmethod
     def encode_error(self, error: LoomError) -> ErrorReply:
         """Server role: an error."""
-
-    @abstractmethod
-    def encode_stream(self, events: Iterable[StreamEvent]) -> bytes:
-        """Server role: a whole stream at once; for tests."""

@@ -146,15 +146,6 @@ def test_an_error_ends_a_stream() -> None:
     assert {"error": body} == json.loads(event.removeprefix(b"data: "))
 
 
-def test_a_whole_stream_at_once_is_read_again() -> None:
-    """What tests of others use."""
-    response = answered(Message.assistant("Hi"))
-    body = DIALECT.encode_stream([TextDelta("Hi"), Finished("stop"), Completed(response)])
-    decoder = DIALECT.decoder({})
-    decoder.feed(body)
-    assert (("Hi"), 7) == (decoder.finish().content, decoder.finish().usage.total_tokens)
-
-
 def embeddings(**fields: Any) -> EmbeddingsRequest:
     body = {"model": "text-embedding-3-small", "input": ["a", "b"], **fields}
     return DIALECT.decode_embeddings_request(json.dumps(body).encode())

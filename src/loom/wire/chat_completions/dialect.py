@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from loom.core.errors import InvalidRequest, LoomError
-from loom.core.events import StreamEvent
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 from loom.wire.chat_completions.embeddings import (
@@ -127,11 +126,6 @@ class ChatCompletionsDialect(Dialect):
     def encode_error(self, error: LoomError) -> ErrorReply:
         """Server role: an error."""
         return encode_error_reply(error)
-
-    def encode_stream(self, events: Iterable[StreamEvent]) -> bytes:
-        """Server role: a whole stream at once; for tests."""
-        encoder = ChatCompletionsEncoder("gpt-4.1", "chatcmpl-0", 0, usage=True)
-        return encoder.start() + b"".join(encoder.encode(event) for event in events)
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from loom.core.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from loom.core.errors import InvalidRequest, LoomError
-from loom.core.events import StreamEvent
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
 from loom.wire.dialect import Dialect
@@ -153,11 +152,6 @@ class MistralDialect(Dialect):
     def encode_error(self, error: LoomError) -> ErrorReply:
         """Server role: an error."""
         return encode_error_reply(error, bare_detail=self._bare_detail)
-
-    def encode_stream(self, events: Iterable[StreamEvent]) -> bytes:
-        """Server role: a whole stream at once; for tests."""
-        encoder = MistralEncoder("mistral-small-latest", "0" * 32, 0)
-        return encoder.start() + b"".join(encoder.encode(event) for event in events)
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
