@@ -112,15 +112,53 @@ async def test_a_plain_answer_is_one_packet() -> None:
 
 
 async def test_each_piece_of_a_stream_leaves_at_once() -> None:
-    """The first with the head, every other by itself."""
+    """The first with the head, every other by itself, when the application waits for the next."""
     line = Packets()
     answer = Answer(cycle_on(line))
     await answer.send(start(200, EVENTS))
     for number in range(1, 4):
         await answer.send(body(b"data: x\n\n", more=True))
+        await asyncio.sleep(0)
         assert number == len(line.packets)
     assert line.packets[0].endswith(b"\r\n\r\n9\r\ndata: x\n\n\r\n")
     assert b"9\r\ndata: x\n\n\r\n" == line.packets[1]
+
+
+async def test_pieces_of_one_turn_leave_together() -> None:
+    """A hundred events that came in one packet are one packet, and all of them are there."""
+    line = Packets()
+    answer = Answer(cycle_on(line))
+    await answer.send(start(200, EVENTS))
+    for _ in range(100):
+        await answer.send(body(b"data: x\n\n", more=True))
+    assert [] == line.packets
+    await asyncio.sleep(0)
+    assert 1 == len(line.packets)
+    assert 100 == line.packets[0].count(b"9\r\ndata: x\n\n\r\n")
+    await answer.send(body(b""))
+    assert [b"0\r\n\r\n"] == line.packets[1:]
+
+
+async def test_no_more_is_kept_than_a_piece() -> None:
+    """An application that never waits is held back by the socket, not by memory."""
+    line = Packets()
+    answer = Answer(cycle_on(line))
+    await answer.send(start(200, EVENTS))
+    for _ in range(64):
+        await answer.send(body(b"x" * 8192, more=True))
+    assert 5 < len(line.packets)
+    assert max(len(packet) for packet in line.packets) < 80_000
+
+
+async def test_what_was_kept_for_a_closed_socket_is_dropped() -> None:
+    """A connection that ended in the same turn is not written to."""
+    line = Packets()
+    answer = Answer(cycle_on(line))
+    await answer.send(start(200, EVENTS))
+    await answer.send(body(b"data: x\n\n", more=True))
+    line.close()
+    await asyncio.sleep(0)
+    assert [] == line.packets
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\nb", b"a\rb", b"\r\n\r\n<html>"], ids=repr)
@@ -171,6 +209,8 @@ async def test_a_slow_reader_holds_the_answer_back() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     assert not waiting.done()
+    assert [] == line.packets
     cycle.flow.resume_writing()
     await waiting
+    await asyncio.sleep(0)
     assert 1 == len(line.packets)
