@@ -21,12 +21,12 @@ from loom.agent.session import SessionStore
 from loom.agent.session_open import open_sessions
 from loom.agent.turn import Ask
 from loom.client.answering import llm_of
+from loom.client.arguments import BudgetLike
 from loom.client.discreet import discreet, discreet_async, forget
 from loom.client.llm import Llm, LlmLike
 from loom.client.options import Messages, coerce_messages
 from loom.client.output import parsed_response
 from loom.client.stream import begun_anew
-from loom.client.surroundings import BudgetLike
 from loom.client.watched import Standing, Watched
 from loom.core.ambient import Clock, Dice, SystemDice
 from loom.core.errors import ConfigInvalid, StreamTruncated

@@ -13,6 +13,7 @@ from loom.agent.limits import AgentLimits, ContextPolicy
 from loom.agent.response import AgentResponse
 from loom.agent.session import SessionStore
 from loom.client.agent import AgentTool, AsyncAgent, AsyncAgentStream
+from loom.client.arguments import BudgetLike
 from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.llm import LlmLike
@@ -20,7 +21,6 @@ from loom.client.options import Messages
 from loom.client.reader import Reader
 from loom.client.sessions import Sessions
 from loom.client.stream import begun_anew
-from loom.client.surroundings import BudgetLike
 from loom.core.ambient import Clock, Dice
 from loom.core.events import Restarted, TextDelta
 from loom.core.request import ToolSpec

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from loom.client.arguments import Arguments, Constructed
 from loom.client.blocking_platform import Platform
 from loom.client.calls import AsyncClient
 from loom.client.discreet import discreet
@@ -15,17 +16,20 @@ from loom.client.llm import Llm
 from loom.client.options import Messages
 from loom.client.reader import Reader
 from loom.client.stream import AsyncStream, begun_anew
+from loom.config.vendors import Vendor
 from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
 from loom.core.plan import Plan, Quote, TokenCount
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest
 from loom.core.response import LLMResponse
+from loom.providers.key import KeyLike
 from loom.shuttle.tool import ToolLike
+from loom.wire.dialect import Dialect
 
 __all__ = ["Client", "Stream"]
 
 
-class Client(Platform):
+class Client(Platform, Constructed):
     """
     A client for code that blocks. Works with `with`, and without.
 
@@ -268,6 +272,15 @@ class Client(Platform):
         """Name and model; never the key."""
         closed = " closed" if self._lease.closed else ""
         return f"<{type(self).__name__} model={self.model!r}{closed}>"
+
+    def _make(
+        self,
+        vendor: Vendor,
+        api_key: KeyLike | None,
+        arguments: Arguments,
+        dialect: Dialect | None = None,
+    ) -> None:
+        Client.__init__(self, AsyncClient(vendor, api_key, arguments, dialect))
 
 
 class Stream(Reader[StreamEvent]):

@@ -20,9 +20,9 @@ from loom.agent.session import SessionStore
 from loom.client.agent import AgentTool, AsyncAgent, checked_tools
 from loom.client.aio import AsyncMistral, AsyncOpenAI
 from loom.client.answering import llm_of
+from loom.client.arguments import BudgetLike, FallbackLike
 from loom.client.calls import AsyncClient
 from loom.client.llm import Llm, LlmLike
-from loom.client.surroundings import BudgetLike, FallbackLike, KeyLike
 from loom.config.secrets import find_in_keyring
 from loom.core.errors import ConfigInvalid, InvalidAPIKey, LoomError
 from loom.layers.breaker import Breaker
@@ -31,6 +31,7 @@ from loom.layers.limiter import Limiter
 from loom.layers.retry_policy import RetryPolicy
 from loom.layers.trace import Telemetry
 from loom.ledger.contract import Ledger
+from loom.providers.key import KeyLike
 from loom.shuttle.permission import Permissions
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import msgspec
 
 from loom.catalog.dates import parse_as_of
 from loom.client import planning
-from loom.client.arguments import Arguments
+from loom.client.arguments import Arguments, Constructed
 from loom.client.attribution import attributed
 from loom.client.checks import (
     checked_fit,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient(AsyncPlatform):
+class AsyncClient(AsyncPlatform, Constructed):
     """
     A client for asyncio. Works with `async with`, and without.
 
@@ -359,6 +359,15 @@ class AsyncClient(AsyncPlatform):
     def __repr__(self) -> str:
         """Name and model; never the key."""
         return f"<{type(self).__name__} model={self.model!r}{' closed' if self._closed else ''}>"
+
+    def _make(
+        self,
+        vendor: Vendor,
+        api_key: KeyLike | None,
+        arguments: Arguments,
+        dialect: Dialect | None = None,
+    ) -> None:
+        AsyncClient.__init__(self, vendor, api_key, arguments, dialect)
 
     def _request(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from loom.config.surroundings import Surroundings
 from loom.core.ambient import Clock
 from loom.core.errors import ConfigInvalid
 from loom.core.provider import LLMProvider
-from loom.core.route import Fallback, Route, RouteLike
+from loom.core.route import Fallback, Route
 from loom.layers.breaker import Breaker
 from loom.layers.limit_rate import RateLimit
 from loom.layers.limiter import Limiter
@@ -19,22 +19,12 @@ from loom.layers.retry_policy import RetryPolicy
 from loom.layers.trace import Telemetry
 from loom.ledger.budgets import Budget
 from loom.ledger.contract import Ledger
-from loom.providers.key import KeyLike
 
 __all__ = [
     "SURROUNDING",
-    "BudgetLike",
-    "FallbackLike",
-    "KeyLike",
     "changed_surroundings",
     "checked_surroundings",
 ]
-
-FallbackLike: TypeAlias = RouteLike | Iterable[RouteLike] | Fallback
-"""Where else a call may go, as people write it."""
-
-BudgetLike: TypeAlias = Budget | Decimal | str | int | Iterable[Budget | Decimal | str | int]
-"""One budget or several; an amount alone limits all calls of the client."""
 
 
 def checked_surroundings(given: Mapping[str, Any], clock: Clock) -> Surroundings:

@@ -2,8 +2,9 @@
 Whose APIs there are: one value a vendor, and all that sets it apart.
 
 A new vendor is one more value here, or in another package, which registers it in the entry point
-group `loom.providers`. Nothing else asks whose API it is, but for `client/aio.py` and
-`client/blocking.py`, which have a class of its own for each vendor that comes with the library.
+group `loom.providers`. Nothing else asks whose API it is, but for `client/aio.py`,
+`client/blocking.py` and `client/constructors.py`, which have classes of its own for each vendor
+that comes with the library.
 """
 
 from __future__ import annotations
