@@ -22,15 +22,13 @@ from loom.agent.session_open import open_sessions
 from loom.agent.turn import Ask
 from loom.client.answering import llm_of
 from loom.client.arguments import BudgetLike
-from loom.client.discreet import discreet, discreet_async, forget
+from loom.client.discreet import discreet, discreet_async
 from loom.client.llm import Llm, LlmLike
 from loom.client.options import Messages, coerce_messages
 from loom.client.output import parsed_response
-from loom.client.stream import begun_anew
-from loom.client.watched import Standing, Watched
+from loom.client.watched import Watched
 from loom.core.ambient import Clock, Dice, SystemDice
 from loom.core.errors import ConfigInvalid, StreamTruncated
-from loom.core.events import Restarted, TextDelta
 from loom.core.messages import Message
 from loom.core.request import ChatRequest, ToolSpec
 from loom.shuttle.permission import Permissions
@@ -326,8 +324,7 @@ class AsyncAgentStream(Watched[AgentEvent, AgentResponse]):
     """
 
     def __init__(self, events: AsyncGenerator[AgentEvent, None]) -> None:
-        standing: Standing[AgentResponse] = Standing()
-        super().__init__(_watched(events, standing), standing)
+        super().__init__(events, Done)
 
     @property
     def text_stream(self) -> AsyncIterator[str]:
@@ -351,49 +348,7 @@ class AsyncAgentStream(Watched[AgentEvent, AgentResponse]):
             LoomError: Whatever ended the turn.
             StreamTruncated: If the stream was closed before its end.
         """
-        async for _ in self:
-            pass
-        if self._state.response is None:
-            raise StreamTruncated("the stream was closed before its answer was complete")
-        return self._state.response
-
-    async def _texts(self) -> AsyncGenerator[str, None]:
-        given = False
-        event: AgentEvent | None = None
-        try:
-            async with aclosing(self):
-                async for event in self._events:
-                    if type(event) is TextDelta and event.choice == 0:
-                        given = True
-                        yield event.text
-                    elif given and type(event) is Restarted:
-                        raise begun_anew(event)
-        finally:
-            event = None  # an error shows this frame's locals
-
-
-async def _watched(
-    events: AsyncGenerator[AgentEvent, None], standing: Standing[AgentResponse]
-) -> AsyncGenerator[AgentEvent, None]:
-    standing.begun = True
-    event: AgentEvent | None = None
-    try:
-        async with aclosing(events):
-            async for event in events:
-                if type(event) is Done:
-                    break
-                yield event
-            else:
-                return
-        # Everything is closed by now: the caller may never come back for more.
-        standing.response = event.response
-        standing.ended = True
-        yield event
-    except BaseException as error:
-        standing.ended = True
-        event = None  # an error shows this frame's locals
-        forget(error)
-        raise
+        return await super().final()
 
 
 async def _folded(events: AsyncGenerator[AgentEvent, None]) -> AgentResponse:

@@ -18,11 +18,9 @@ from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.llm import LlmLike
 from loom.client.options import Messages
-from loom.client.reader import Reader
 from loom.client.sessions import Sessions
-from loom.client.stream import begun_anew
+from loom.client.watched_reader import WatchedReader
 from loom.core.ambient import Clock, Dice
-from loom.core.events import Restarted, TextDelta
 from loom.core.request import ToolSpec
 from loom.shuttle.permission import Permissions
 
@@ -274,7 +272,7 @@ class Agent:
         return f"<{type(self).__name__} {self.name!r} model={self.model!r}{closed}>"
 
 
-class AgentStream(Reader[AgentEvent]):
+class AgentStream(WatchedReader[AgentEvent, AgentResponse]):
     """
     What happens during one turn: an iterator, and a context manager.
 
@@ -289,9 +287,7 @@ class AgentStream(Reader[AgentEvent]):
     """
 
     def __init__(self, lease: Lease, events: AsyncAgentStream, *, owner: object = None) -> None:
-        super().__init__(lease.portal, events, last=Done, owner=owner)
-        self._lease = lease
-        self._events = events
+        super().__init__(lease, events, last=Done, owner=owner)
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -315,25 +311,4 @@ class AgentStream(Reader[AgentEvent]):
             LoomError: Whatever ended the turn.
             StreamTruncated: If the stream was closed before its end.
         """
-        for _ in self:
-            pass
-        return self._lease.portal().call(self._final)
-
-    def _texts(self) -> Iterator[str]:
-        given = False
-        event: AgentEvent | None = None
-        try:
-            for event in self:
-                if type(event) is TextDelta and event.choice == 0:
-                    given = True
-                    yield event.text
-                elif given and type(event) is Restarted:
-                    self.close()
-                    raise begun_anew(event)
-        finally:
-            event = None  # an error shows this frame's locals
-
-    async def _final(self) -> AgentResponse:
-        # Closed first: a stream that was closed before it began must not begin now.
-        await self._events.aclose()
-        return await self._events.final()
+        return super().final()

@@ -14,10 +14,10 @@ from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.llm import Llm
 from loom.client.options import Messages
-from loom.client.reader import Reader
-from loom.client.stream import AsyncStream, begun_anew
+from loom.client.stream import AsyncStream
+from loom.client.watched_reader import WatchedReader
 from loom.config.vendors import Vendor
-from loom.core.events import Completed, Restarted, StreamEvent, TextDelta
+from loom.core.events import Completed, StreamEvent
 from loom.core.plan import Plan, Quote, TokenCount
 from loom.core.provider import LLMProvider
 from loom.core.request import ChatRequest
@@ -283,7 +283,7 @@ class Client(Platform, Constructed):
         Client.__init__(self, AsyncClient(vendor, api_key, arguments, dialect))
 
 
-class Stream(Reader[StreamEvent]):
+class Stream(WatchedReader[StreamEvent, LLMResponse]):
     """
     The events of one answer: an iterator, and a context manager.
 
@@ -297,9 +297,7 @@ class Stream(Reader[StreamEvent]):
     """
 
     def __init__(self, lease: Lease, events: AsyncStream, *, owner: object = None) -> None:
-        super().__init__(lease.portal, events, last=Completed, owner=owner)
-        self._lease = lease
-        self._events = events
+        super().__init__(lease, events, last=Completed, owner=owner)
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -323,25 +321,4 @@ class Stream(Reader[StreamEvent]):
             LoomError: Whatever ended the stream.
             StreamTruncated: If the stream was closed before its end.
         """
-        for _ in self:
-            pass
-        return self._lease.portal().call(self._final)
-
-    def _texts(self) -> Iterator[str]:
-        given = False
-        event: StreamEvent | None = None
-        try:
-            for event in self:
-                if type(event) is TextDelta and event.choice == 0:
-                    given = True
-                    yield event.text
-                elif given and type(event) is Restarted:
-                    self.close()
-                    raise begun_anew(event)
-        finally:
-            event = None  # an error shows this frame's locals
-
-    async def _final(self) -> LLMResponse:
-        # Closed first: a stream that was closed before it began must not begin now.
-        await self._events.aclose()
-        return await self._events.final()
+        return super().final()
