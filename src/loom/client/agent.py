@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -22,6 +21,7 @@ from loom.agent.session_open import open_sessions
 from loom.agent.turn import Ask
 from loom.client.answering import llm_of
 from loom.client.arguments import BudgetLike
+from loom.client.closing import AsyncClosing
 from loom.client.discreet import discreet, discreet_async
 from loom.client.llm import Llm, LlmLike
 from loom.client.options import Messages, coerce_messages
@@ -41,7 +41,7 @@ AgentTool = Tool | ToolSource
 """What an agent may use: a tool (`@tool`), or what brings tools (`mcp(...)`)."""
 
 
-class AsyncAgent:
+class AsyncAgent(AsyncClosing):
     """
     A model that uses tools until it has an answer, for asyncio. Works with `async with`.
 
@@ -263,19 +263,6 @@ class AsyncAgent:
             await self._backend.close()
         if self._llm.close is not None:
             await self._llm.close()
-
-    async def __aenter__(self) -> Self:
-        """Give the agent itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        await self.aclose()
 
     def __repr__(self) -> str:
         """Name and model."""

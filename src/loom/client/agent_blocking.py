@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from loom.agent.backend import Backend
@@ -14,6 +13,7 @@ from loom.agent.response import AgentResponse
 from loom.agent.session import SessionStore
 from loom.client.agent import AgentTool, AsyncAgent, AsyncAgentStream
 from loom.client.arguments import BudgetLike
+from loom.client.closing import Closing
 from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.llm import LlmLike
@@ -27,7 +27,7 @@ from loom.shuttle.permission import Permissions
 __all__ = ["Agent", "AgentStream"]
 
 
-class Agent:
+class Agent(Closing):
     """
     A model that uses tools until it has an answer. Works with `with`, and without.
 
@@ -246,19 +246,6 @@ class Agent:
             RuntimeError: On the thread of the clients' event loop.
         """
         self._lease.close()
-
-    def __enter__(self) -> Self:
-        """Give the agent itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def __del__(self) -> None:
         """Have a forgotten agent closed."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Any, Self
 
 from loom.client.arguments import Arguments, Constructed
 from loom.client.blocking_platform import Platform
 from loom.client.calls import AsyncClient
+from loom.client.closing import Closing
 from loom.client.discreet import discreet
 from loom.client.lease import Lease
 from loom.client.llm import Llm
@@ -29,7 +29,7 @@ from loom.wire.dialect import Dialect
 __all__ = ["Client", "Stream"]
 
 
-class Client(Platform, Constructed):
+class Client(Platform, Constructed, Closing):
     """
     A client for code that blocks. Works with `with`, and without.
 
@@ -248,19 +248,6 @@ class Client(Platform, Constructed):
         """
         if self._first is None:
             self._lease.close()
-
-    def __enter__(self) -> Self:
-        """Give the client itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close every connection."""
-        self.close()
 
     def __del__(self) -> None:
         """Have the connections of a forgotten client closed."""

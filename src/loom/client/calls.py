@@ -6,7 +6,6 @@ import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -22,6 +21,7 @@ from loom.client.checks import (
     checked_temperature,
     checked_timeouts,
 )
+from loom.client.closing import AsyncClosing
 from loom.client.defaults import Defaults, changed_defaults
 from loom.client.discreet import discreet, discreet_async
 from loom.client.llm import Llm
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient(AsyncPlatform, Constructed):
+class AsyncClient(AsyncPlatform, Constructed, AsyncClosing):
     """
     A client for asyncio. Works with `async with`, and without.
 
@@ -342,19 +342,6 @@ class AsyncClient(AsyncPlatform, Constructed):
         self._closed = True
         await self._assembled.provider.aclose()
         self._free()
-
-    async def __aenter__(self) -> Self:
-        """Give the client itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close every connection."""
-        await self.aclose()
 
     def __repr__(self) -> str:
         """Name and model; never the key."""

@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from loom.client.closing import Closing
 from loom.client.discreet import forget
 from loom.client.refusals import CLOSED_WHILE_READING, FORKED
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 _END: Any = object()
 
 
-class Reader(Generic[T]):
+class Reader(Closing, Generic[T]):
     """
     A blocking iterator over an async iterator that runs on the portal.
 
@@ -98,19 +98,6 @@ class Reader(Generic[T]):
             while True:
                 pump.queue.get_nowait()
         pump.queue.put(_END)
-
-    def __enter__(self) -> Self:
-        """Itself; nothing is sent yet."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def __del__(self) -> None:
         """Have the source of a forgotten reader closed, and say that it was forgotten."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from loom.client.closing import AsyncClosing
 from loom.client.discreet import forget
 from loom.core.errors import StreamTruncated
 from loom.core.events import Restarted, TextDelta
@@ -35,7 +35,7 @@ class _Standing(Generic[R]):
         self.response: R | None = None
 
 
-class Watched(Generic[T, R]):
+class Watched(AsyncClosing, Generic[T, R]):
     """
     An async iterator and async context manager over a generator.
 
@@ -92,19 +92,6 @@ class Watched(Generic[T, R]):
         """Close the stream and what it holds; safe to call twice."""
         self._state.ended = True
         await self._events.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Give the stream itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the stream."""
-        await self.aclose()
 
     def __del__(self) -> None:
         """Warn of a stream that nobody closed; the generator's own finalizer closes it."""
