@@ -72,13 +72,11 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
         provider: The outermost layer; it serves requests of every kind that the vendor has.
         catalog: The models and prices that it counts with.
         window: Counts requests, and makes them fit.
-        as_of: The day whose facts hold; None: the day of each call.
     """
 
     provider: LLMProvider
     catalog: Catalog
     window: Window
-    as_of: date | None = None
 
 
 def assemble(
@@ -138,38 +136,8 @@ def assemble(
         as_of=as_of,
         surroundings=surroundings,
     )
-    around: list[LayerFactory] = [
-        lambda inner: Tracing(
-            inner,
-            clock=clock,
-            telemetry=surroundings.telemetry,
-            old_metrics=not wants_latest_genai_names(),
-            title=vendor.title,
-        )
-    ]
-    ledger = surroundings.ledger
-    if ledger is not None:
-        key = place.key
-        around.append(
-            lambda inner: Accounting(
-                inner,
-                ledger=ledger,
-                budgets=surroundings.budgets,
-                catalog=catalog,
-                clock=clock,
-                as_of=as_of,
-                scope=lambda: ("", "" if key is None else key.fingerprint),
-                client=surroundings.client,
-                owned=surroundings.owned,
-            )
-        )
-    provider = compose(
-        assembly.provider(),
-        *around,
-        lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of),
-    )
-    window = Window(dialect, _count_prompt)
-    return Assembled(provider=provider, catalog=catalog, window=window, as_of=as_of)
+    provider = compose(assembly.provider(), *assembly.telling())
+    return Assembled(provider=provider, catalog=catalog, window=Window(dialect, _count_prompt))
 
 
 class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +155,36 @@ class _Assembly(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     as_of: date | None
     surroundings: Surroundings
+
+    def telling(self) -> list[LayerFactory]:
+        """The layers around all routes, which tell of a call, pay it and price it."""
+        around, clock, catalog, as_of = self.surroundings, self.clock, self.catalog, self.as_of
+        layers: list[LayerFactory] = [
+            lambda inner: Tracing(
+                inner,
+                clock=clock,
+                telemetry=around.telemetry,
+                old_metrics=not wants_latest_genai_names(),
+                title=self.vendor.title,
+            )
+        ]
+        ledger, key = around.ledger, self.place.key
+        if ledger is not None:
+            layers.append(
+                lambda inner: Accounting(
+                    inner,
+                    ledger=ledger,
+                    budgets=around.budgets,
+                    catalog=catalog,
+                    clock=clock,
+                    as_of=as_of,
+                    scope=lambda: ("", "" if key is None else key.fingerprint),
+                    client=around.client,
+                    owned=around.owned,
+                )
+            )
+        layers.append(lambda inner: Costing(inner, catalog=catalog, clock=clock, as_of=as_of))
+        return layers
 
     def provider(self) -> LLMProvider:
         """The client's own route, with those that it falls back on behind it."""

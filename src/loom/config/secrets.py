@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -252,11 +253,21 @@ def _keyring_entry(name: str) -> str:
 
 
 def _from_vault(name: str, settings: Settings) -> tuple[str, str]:
-    environment = os.environ
-    address = environment.get("VAULT_ADDR") or environment.get("BAO_ADDR")
+    address = os.environ.get("VAULT_ADDR") or os.environ.get("BAO_ADDR")
     path = settings.vault.path
     if not address or path is None:
         raise _Absent
+    # The setting names the field of Mistral's key: another vendor must not be sent that one.
+    field = settings.vault.field if name == "mistral_api_key" else name
+    source = f"vault:{path}#{field}"
+    fields = _vault_entry(address, path, source)
+    value = fields.get(field) if isinstance(fields, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise _Absent(f"{source}: there is no such field, or it is empty")
+    return value, source
+
+
+def _vault_entry(address: str, path: str, source: str) -> Any:
     try:
         import hvac  # noqa: PLC0415 - an extra
         from hvac.exceptions import InvalidPath, VaultError  # noqa: PLC0415 - an extra
@@ -264,15 +275,13 @@ def _from_vault(name: str, settings: Settings) -> tuple[str, str]:
     except ImportError:
         raise _Absent("Vault is set, but not installed: pip install 'looms[vault]'") from None
     mount, _, rest = path.strip("/").partition("/")
+    environment = os.environ
     client = hvac.Client(
         url=address,
         token=environment.get("VAULT_TOKEN") or environment.get("BAO_TOKEN"),
         namespace=environment.get("VAULT_NAMESPACE") or environment.get("BAO_NAMESPACE"),
         timeout=_VAULT_TIMEOUT_S,
     )
-    # The setting names the field of Mistral's key: another vendor must not be sent that one.
-    field = settings.vault.field if name == "mistral_api_key" else name
-    source = f"vault:{path}#{field}"
     try:
         reply = client.secrets.kv.v2.read_secret_version(
             # The API's own spelling of a path, `secret/data/looms`, is accepted too.
@@ -280,7 +289,7 @@ def _from_vault(name: str, settings: Settings) -> tuple[str, str]:
             mount_point=mount,
             raise_on_deleted_version=True,
         )
-        fields = reply["data"]["data"]
+        return reply["data"]["data"]
     except InvalidPath:
         raise _Absent(f"{source}: Vault has nothing there") from None
     except (VaultError, RequestException) as error:
@@ -290,10 +299,6 @@ def _from_vault(name: str, settings: Settings) -> tuple[str, str]:
         raise _Absent(f"{source}: the reply is not one of a KV version 2 engine") from None
     finally:
         client.adapter.close()
-    value = fields.get(field) if isinstance(fields, dict) else None
-    if not isinstance(value, str) or not value.strip():
-        raise _Absent(f"{source}: there is no such field, or it is empty")
-    return value, source
 
 
 def _from_reference(name: str, settings: Settings) -> tuple[str, str]:
