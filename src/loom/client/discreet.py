@@ -63,7 +63,7 @@ def discreet(method: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(*args, **kwargs)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: reports show its frames as any error's
             forget(error)
             del args, kwargs
             raise
@@ -88,7 +88,7 @@ def discreet_async(
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await method(*args, **kwargs)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: reports show its frames as any error's
             forget(error)
             del args, kwargs
             raise

@@ -163,7 +163,7 @@ async def _watched(
         state.response = response
         state.ended = True
         yield last(response)
-    except BaseException as error:
+    except BaseException as error:  # a cancellation too: whatever it is, it ends the stream
         state.ended = True
         event = None  # an error shows this frame's locals
         forget(error)
