@@ -82,17 +82,8 @@ class AsyncClient(AsyncPlatform, Constructed, AsyncClosing):
         self._clock = given.clock or SystemClock()
         self._as_of = settings.as_of if given.as_of is None else parse_as_of(given.as_of)
         self._defaults = _defaults(given, given.model or self._usual_model())
-        if given.sim and (given.base_url is not None or api_key is not None):
-            raise ConfigInvalid("sim=True brings its own address and key: give neither with it")
-        elsewhere: Elsewhere = functools.partial(_found, settings)
         try:
-            if given.sim or (settings.sim and given.base_url is None and api_key is None):
-                from loom.client.simulated import simulated  # noqa: PLC0415 - for sim=True alone
-
-                elsewhere, self._release = simulated(self._as_of, elsewhere)
-                self._place = elsewhere(vendor, Route())
-            else:
-                self._place = find_place(vendor, settings, api_key=api_key, base_url=given.base_url)
+            self._place, elsewhere = self._placed(api_key, given, settings)
             self._surroundings = checked_surroundings(given.surroundings(), self._clock)
             self._assemble = functools.partial(
                 assemble,
@@ -110,7 +101,7 @@ class AsyncClient(AsyncPlatform, Constructed, AsyncClosing):
                 billed=self._release is None,
             )
             self._assembled: Assembled = self._assemble(surroundings=self._surroundings)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the simulator counts who uses it
             self._free()
             raise
 
@@ -376,6 +367,22 @@ class AsyncClient(AsyncPlatform, Constructed, AsyncClosing):
             own=self._place.own or not self._vendor.compatible,
         )
 
+    def _placed(
+        self, api_key: KeyLike | None, given: Arguments, settings: Settings
+    ) -> tuple[Place, Elsewhere]:
+        """Where the client's own calls go, and what finds the places of its routes."""
+        elsewhere: Elsewhere = functools.partial(_found, settings)
+        own = given.base_url is not None or api_key is not None
+        if given.sim and own:
+            raise ConfigInvalid("sim=True brings its own address and key: give neither with it")
+        if given.sim or (settings.sim and not own):
+            from loom.client.simulated import simulated  # noqa: PLC0415 - for sim=True alone
+
+            elsewhere, self._release = simulated(self._as_of, elsewhere)
+            return elsewhere(self._vendor, Route()), elsewhere
+        place = find_place(self._vendor, settings, api_key=api_key, base_url=given.base_url)
+        return place, elsewhere
+
     def _usual_model(self) -> str:
         from loom.config.assemble import load_catalog  # noqa: PLC0415 - brings every layer
 
@@ -397,7 +404,7 @@ class AsyncClient(AsyncPlatform, Constructed, AsyncClosing):
 
 
 def _defaults(given: Arguments, model: str) -> Defaults:
-    waits = {"first_byte_s": given.timeout_s, "total_s": given.deadline_s}
+    waits = {"timeout_s": given.timeout_s, "deadline_s": given.deadline_s}
     named = {
         "session": given.session, "tenant": given.tenant, "priority": given.priority,
         "tags": given.tags or {},

@@ -13,6 +13,7 @@ from loom.core.errors import InvalidRequest
 from loom.core.request import Fit, Timeouts
 
 __all__ = [
+    "LIMITS",
     "RANGES",
     "checked_fit",
     "checked_flag",
@@ -38,6 +39,9 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "top_prompt_logprobs": (0, math.inf, True, True),
 }
 """Of each option that is a number."""
+
+LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
+"""The options that are times, and the limit of `Timeouts` that each of them sets."""
 
 
 def checked_fit(value: Any) -> Fit:
@@ -127,25 +131,24 @@ def checked_timeouts(base: Timeouts, limits: Mapping[str, float | timedelta]) ->
 
     Args:
         base: What holds otherwise.
-        limits: `first_byte_s` (1 to 600) and `total_s` (above 0), as seconds or timedeltas.
+        limits: `timeout_s` (1 to 600) and `deadline_s` (above 0), as seconds or timedeltas.
 
     Returns:
         The limits.
 
     Raises:
-        InvalidRequest: If one is no duration, or out of range; it is named as callers name it.
+        InvalidRequest: If one is no duration, or out of range.
     """
     if not isinstance(base, Timeouts):
         raise InvalidRequest(f"'timeouts' must be a Timeouts, not {kind_of(base)}")
     if not limits:
         return base
-    changes = {field: _seconds(field, value) for field, value in limits.items()}
+    changes = {LIMITS[name]: _seconds(name, value) for name, value in limits.items()}
     return msgspec.structs.replace(base, **changes)
 
 
-def _seconds(field: str, value: Any) -> float:
-    name = {"first_byte_s": "timeout_s", "total_s": "deadline_s"}[field]
-    low, high = (1, 600) if field == "first_byte_s" else (0.001, 86400)
+def _seconds(name: str, value: Any) -> float:
+    low, high = (1, 600) if name == "timeout_s" else (0.001, 86400)
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise InvalidRequest(f"'{name}' must be seconds or a timedelta, not {kind_of(value)}")

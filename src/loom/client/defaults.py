@@ -9,6 +9,7 @@ import msgspec
 
 from loom.client.attribution import ATTRIBUTES, attributed
 from loom.client.checks import (
+    LIMITS,
     checked_fit,
     checked_flag,
     checked_number,
@@ -19,7 +20,6 @@ from loom.core.request import Attribution, Fit, Timeouts
 
 __all__ = ["Defaults", "changed_defaults"]
 
-_LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "max_tokens": lambda value: checked_number("max_tokens", value),
     "temperature": checked_temperature,
@@ -71,7 +71,7 @@ def changed_defaults(defaults: Defaults, changes: dict[str, Any]) -> Defaults:
             given[name] = check(changes.pop(name))
     if "model" in changes:
         given["model"] = changes.pop("model")
-    limits = {field: changes.pop(name) for name, field in _LIMITS.items() if name in changes}
+    limits = {name: changes.pop(name) for name in LIMITS if name in changes}
     timeouts = checked_timeouts(changes.pop("timeouts", defaults.timeouts), limits)
     named = {name: changes.pop(name) for name in ATTRIBUTES if name in changes}
     attribution = attributed(defaults.attribution, named)

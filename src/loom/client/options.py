@@ -17,6 +17,7 @@ import msgspec
 from loom.catalog.lookup import Catalog
 from loom.client.attribution import ATTRIBUTES, attributed
 from loom.client.checks import (
+    LIMITS,
     RANGES,
     checked_fit,
     checked_number,
@@ -74,7 +75,6 @@ _SHAPED = ("stop", "tool_choice", "response_format", "prediction", "guardrails")
 _OURS = ("model", "output", "timeout_s", "deadline_s", "timeouts", "fit", *ATTRIBUTES, "extra")
 _KNOWN = (*RANGES, *_TYPES, *_SHAPED, *_OURS)
 _LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "top_prompt_logprobs")
-_LIMITS = {"timeout_s": "first_byte_s", "deadline_s": "total_s"}
 _SAMPLED = frozenset(field.name for field in msgspec.structs.fields(Sampling))
 
 # What other vendors call it. Source: contract/mistral.md section 2, "refused with 422".
@@ -129,26 +129,12 @@ def build_request(
     if card is None:
         _check_model(model, catalog, on, vendor, own=own)
     if not options and not tools:
-        # The common call says nothing but its messages; what the client was made with is checked.
         _check_length(defaults.max_tokens, model, card)
-        return ChatRequest(
-            model=model,
-            messages=coerce_messages(messages),
-            sampling=Sampling(max_tokens=defaults.max_tokens, temperature=defaults.temperature),
-            timeouts=defaults.timeouts,
-            fit=defaults.fit,
-            skip_bad_events=defaults.skip_bad_events,
-            attribution=defaults.attribution,
-        )
+        return _plain_request(messages, model, defaults)
     _check_names(options)
     given = {name: value for name, value in options.items() if value is not None}
     given.setdefault("skip_bad_events", defaults.skip_bad_events)
-    drawn: dict[str, Any] = {"max_tokens": defaults.max_tokens, "temperature": defaults.temperature}
-    for name, value in given.items():
-        if name in RANGES:
-            drawn[name] = checked_number(name, value)
-        elif name in _TYPES:
-            _check_type(name, value)
+    drawn = _numbers(given, defaults)
     _check_length(drawn["max_tokens"], model, card)
     if "stop" in given:
         drawn["stop"] = _stop(given["stop"])
@@ -169,6 +155,19 @@ def build_request(
         attribution=attributed(defaults.attribution, given),
         extra=_extra(given),
         **{n: given[n] for n in _TYPES if n in given and n not in _LOGPROBS},
+    )
+
+
+def _plain_request(messages: Messages, model: str, defaults: Defaults) -> ChatRequest:
+    """The common call says nothing but its messages; all else was checked with the client."""
+    return ChatRequest(
+        model=model,
+        messages=coerce_messages(messages),
+        sampling=Sampling(max_tokens=defaults.max_tokens, temperature=defaults.temperature),
+        timeouts=defaults.timeouts,
+        fit=defaults.fit,
+        skip_bad_events=defaults.skip_bad_events,
+        attribution=defaults.attribution,
     )
 
 
@@ -246,6 +245,17 @@ def _check_model(model: Any, catalog: Catalog, on: date, vendor: str, *, own: bo
         )
 
 
+def _numbers(given: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """The numbers of a call; they, and the options of one type, are checked as they come."""
+    drawn: dict[str, Any] = {"max_tokens": defaults.max_tokens, "temperature": defaults.temperature}
+    for name, value in given.items():
+        if name in RANGES:
+            drawn[name] = checked_number(name, value)
+        elif name in _TYPES:
+            _check_type(name, value)
+    return drawn
+
+
 def _check_length(max_tokens: int | None, model: str, card: ModelCard | None) -> None:
     if card is None or max_tokens is None:
         return
@@ -301,7 +311,7 @@ def _response_format(given: Mapping[str, Any]) -> ResponseFormat | None:
 
 
 def _timeouts(given: Mapping[str, Any], default: Timeouts) -> Timeouts:
-    limits = {field: given[name] for name, field in _LIMITS.items() if name in given}
+    limits = {name: given[name] for name in LIMITS if name in given}
     return checked_timeouts(given.get("timeouts", default), limits)
 
 
