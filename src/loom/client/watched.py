@@ -72,16 +72,7 @@ class Watched(AsyncClosing, Generic[T, R]):
         return self._events.__anext__()
 
     async def final(self) -> R:
-        """
-        Read to the end.
-
-        Returns:
-            The whole answer.
-
-        Raises:
-            LoomError: Whatever ended the stream.
-            StreamTruncated: If the stream was closed before its end.
-        """
+        """Read to the end; what it gives and raises is as of `AsyncStream.final`."""
         async for _ in self:
             pass
         if self._state.response is None:

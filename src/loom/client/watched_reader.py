@@ -35,16 +35,7 @@ class WatchedReader(Reader[T], Generic[T, R]):
         self._events = events
 
     def final(self) -> R:
-        """
-        Read to the end.
-
-        Returns:
-            The whole answer.
-
-        Raises:
-            LoomError: Whatever ended the stream.
-            StreamTruncated: If the stream was closed before its end.
-        """
+        """Read to the end; what it gives and raises is as of `Stream.final`."""
         for _ in self:
             pass
         return self._lease.portal().call(self._final)
