@@ -30,6 +30,7 @@ LIMITS = DoorLimits()
         f"| {LIMITS.write_s:.0f} seconds | cut, and billed |",
         f"| {LIMITS.write_bytes // 1024} KiB, then",
         f"| {LIMITS.connections_per_address:,} | 429 |",
+        f"(`ulimit -Hn`), {LIMITS.connections:,} at most | 503 |",
         f"up to {MOST_DRAIN_S:.0f} seconds",
     ],
 )

@@ -45,7 +45,9 @@ ROUTES = (
 )  # fmt: skip
 """What may be a label of a metric."""
 
+# As many as a process may have open: one for a caller, one for the vendor, some for the rest.
 _FILES = 65_536
+_OTHER_FILES = 256
 
 
 class Serving:
@@ -111,6 +113,7 @@ class Serving:
         self._readiness.watch("ledger", self._ledger_state)
         self._readiness.watch("keys", self._keys_trouble)
         self._clients: list[AsyncClient] = []
+        self._sockets = 1
         self._open = AsyncExitStack()
 
     @property
@@ -139,7 +142,8 @@ class Serving:
                 that others reach.
             LedgerUnavailable: If the ledger is another process's, or damaged.
         """
-        raise_file_limit(_FILES)
+        self._sockets = max(1, (raise_file_limit(_FILES) - _OTHER_FILES) // 2)
+        self._limits = replace(self._limits, connections=self._sockets)
         server = GatewayServer(
             self._app(),
             self.host,
@@ -165,7 +169,10 @@ class Serving:
         settings = load_settings()
         model = given.pop("model", None) or settings.model
         limits = {"first_byte_s": settings.timeout_s, "total_s": settings.deadline_s}
-        more = {"breaker": self._breaker, "rate_limit": self._limiter, "model": model}
+        more = {
+            "breaker": self._breaker, "rate_limit": self._limiter, "model": model,
+            "max_connections": self._sockets,
+        }  # fmt: skip
         given |= {name: value for name, value in more.items() if value is not None}
         client = async_client_of(given)
         self._clients.append(client)

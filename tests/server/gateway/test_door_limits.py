@@ -140,6 +140,20 @@ def test_connections_of_an_address() -> None:
     assert ["connections"] == front.dropped
 
 
+def test_connections_of_all() -> None:
+    """S7: there is an end to connections, whoever has them; who comes later may come again."""
+    with Running(Echo(), limits=brief(connections=2)) as front, ExitStack() as stack:
+        for _ in range(2):
+            sock = stack.enter_context(front.connect())
+            sock.sendall(post())
+            assert 200 == Answer(whole(sock)).status
+        with front.connect() as beyond:
+            answer = Answer(closed(beyond))
+        assert (503, "close") == (answer.status, answer.headers["connection"])
+        assert "1" == answer.headers["retry-after"]
+    assert ["connections"] == front.dropped
+
+
 def test_a_head_has_a_time() -> None:
     """G4, S7: a head that drips is cut, and so is a connection that never begins."""
     with (

@@ -308,9 +308,9 @@ def test_files_are_allowed_as_far_as_the_machine_does() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-        process.raise_file_limit(300)
+        assert 300 == process.raise_file_limit(300)
         assert 300 == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        process.raise_file_limit(100)
+        assert 300 == process.raise_file_limit(100)
         assert 300 == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

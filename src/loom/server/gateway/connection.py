@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from loom.core.errors import InvalidRequest, LimitExceeded, LoomError
+from loom.core.errors import InvalidRequest, LimitExceeded, LoomError, ServiceUnavailable
 from loom.server.gateway.answer import Answer
 from loom.server.gateway.hangup import Listeners
 from loom.server.gateway.heads import body_too_large, check_head, head_too_large
@@ -133,9 +133,11 @@ class Connection(HttpToolsProtocol):
         counts = self.keeper.by_address
         counts[self.address] += 1
         if counts[self.address] > self.limits.connections_per_address:
+            said = "too many connections from your address"
+            self.refuse(LimitExceeded(said, retry_after_s=1.0), "connections")
+        elif len(self.connections) > self.limits.connections:
             self.refuse(
-                LimitExceeded("too many connections from your address", retry_after_s=1.0),
-                "connections",
+                ServiceUnavailable("too many connections", retry_after_s=1.0), "connections"
             )
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -24,6 +24,7 @@ class DoorLimits(msgspec.Struct, frozen=True, kw_only=True):
             one, so that the client closes first.
         write_s: Seconds in which a reader must take something of what waits for it.
         write_bytes: What waits for a reader, before the answer waits too.
+        connections: Connections at once; the vendor's sockets need as many files again.
         connections_per_address: Connections at once from one address.
         depth: Objects and lists within each other in a body.
         values: Values in a body, those in lists and objects counted one by one.
@@ -47,6 +48,7 @@ class DoorLimits(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float = 75.0
     write_s: float = 60.0
     write_bytes: int = 256 * 1024
+    connections: int = 32_640
     connections_per_address: int = 1024
     depth: int = 64
     values: int = 250_000

@@ -116,18 +116,23 @@ def rarely_collected() -> Iterator[None]:
         gc.unfreeze()
 
 
-def raise_file_limit(wanted: int) -> None:
+def raise_file_limit(wanted: int) -> int:
     """
     Let the process hold more sockets, as far as the machine allows it.
 
     Args:
         wanted: How many files and sockets.
+
+    Returns:
+        How many it may hold now.
     """
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:  # pragma: no cover - Windows
-        return
+        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    return wanted if soft == resource.RLIM_INFINITY else soft
