@@ -239,6 +239,20 @@ def test_what_cannot_be_is_refused(looms: Run, tmp_path: Path) -> None:
     assert 3 == looms("serve", "--port", "0").code
 
 
+def test_guessing_keys_is_slow(gateway: Begin, looms: Run) -> None:
+    """S2: after twenty wrong keys an address has to wait; a right key passes all the same."""
+    key = json.loads(looms("keys", "create", "--name", "team-a", "--json").out)["key"]
+    running = gateway()
+    told = [running.chat(key=f"loom_sk_{number}") for number in range(40)]
+    assert {401, 429} == {each.status for each in told}
+    assert [401] * 20 == [each.status for each in told[:20]]
+    waits = [each for each in told if each.status == 429]
+    assert all(int(each.headers["retry-after"]) >= 1 for each in waits)
+    assert 1 == len({each.body for each in told if each.status == 401})
+    assert 200 == running.chat(key=key).status
+    assert 200 == running.chat(key=running.admin_key).status
+
+
 def test_a_body_has_the_size_that_was_chosen(gateway: Begin) -> None:
     """`--max-body` is the last size that passes; the usual one is that of the door."""
     running = gateway("--max-body", "200")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from datetime import date
 from decimal import Decimal
 
@@ -113,7 +112,8 @@ class Accounting(Layer):
         request = request.begun(self.clock.monotonic_s())
         tab = await self._opened(request)
         try:
-            async with aclosing(self.inner.stream(request)) as events:
+            events = self.inner.stream(request)
+            try:
                 async for event in events:
                     kind = type(event)
                     if kind is Completed:
@@ -127,6 +127,8 @@ class Accounting(Layer):
                     if kind is Sending:
                         # A reader that leaves at the notice lets nothing be sent.
                         tab.sent()
+            finally:
+                await events.aclose()
         except LoomError as error:
             await tab.failed(error)
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from loom.core.ambient import Clock
@@ -88,7 +87,8 @@ class Limiting(Layer):
                 call.end()
                 call = self._call(model, request)
                 ticket = call.draw()
-            async with aclosing(self.inner.stream(request)) as events:
+            events = self.inner.stream(request)
+            try:
                 async for event in events:
                     kind = type(event)
                     if kind is Sending:
@@ -98,6 +98,8 @@ class Limiting(Layer):
                     elif kind not in NOTICES:
                         call.heard = True
                     yield event
+            finally:
+                await events.aclose()
         except LimitExceeded as error:
             raise call.told(error, self.name) from None
         except LoomError as error:
