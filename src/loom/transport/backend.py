@@ -92,7 +92,7 @@ class AiohttpBackend(Backend):
         self, target: _Target, line: Connection, request: HttpRequest, listener: Listener
     ) -> Response:
         protocol, transport = cast("_Line | None", line.protocol), line.transport
-        if protocol is None or transport is None:
+        if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ServerDisconnectedError
         listener.connected(protocol, transport)
         if len(protocol):
