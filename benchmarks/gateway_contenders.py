@@ -24,7 +24,7 @@ from typing import Protocol
 import msgspec
 from contenders import KEY, MODEL
 
-__all__ = ["GATEWAYS", "Gateway", "Start", "unsettled_or_lost"]
+__all__ = ["GATEWAYS", "Gateway", "Start", "new_key", "unsettled_or_lost"]
 
 _TERMS = (
     "--models",
@@ -36,6 +36,7 @@ _TERMS = (
     "--budget",
     "1000000/month",
 )
+_LOOMS = (sys.executable, "-m", "loom.cli")
 _MASTER_KEY = "sk-benchmark"
 _VERSION = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
 
@@ -48,6 +49,15 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     environment: dict[str, str] = {}
     headers: dict[str, str] = {}
+
+
+def new_key(environment: dict[str, str], name: str, *terms: str) -> str:
+    """Make a key of ours, by the options of `looms keys create`."""
+    made = subprocess.run(
+        [*_LOOMS, "keys", "create", "--name", name, *terms, "--json"],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return str(json.loads(made.stdout)["key"])
 
 
 class Gateway(Protocol):
@@ -97,16 +107,13 @@ class Loom:
             "LOOM_BASE_URL": f"{upstream}/v1",
             "MISTRAL_API_KEY": KEY,
         }
-        looms = [sys.executable, "-m", "loom.cli"]
-        made = subprocess.run(
-            [*looms, "keys", "create", "--name", "benchmark", *_TERMS, "--json"],
-            env={**os.environ, **environment}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        key = json.loads(made.stdout)["key"]
         return Start(
-            command=[*looms, "serve", "--port", "0", "--json"],
+            command=[*_LOOMS, "serve", "--port", "0", "--json"],
             environment=environment,
-            headers={"authorization": f"Bearer {key}", "x-loom-dialect": self.dialect},
+            headers={
+                "authorization": f"Bearer {new_key(environment, 'benchmark', *_TERMS)}",
+                "x-loom-dialect": self.dialect,
+            },
         )
 
 
@@ -240,21 +247,30 @@ class Portkey:
         )
 
 
-def unsettled_or_lost(folder: Path, calls: int) -> str | None:
+def unsettled_or_lost(folder: Path, calls: int, refused: int = 0) -> str | None:
     """
     Compare the ledger of ours with what was asked, once it has stopped.
 
     Args:
         folder: Where it kept its data.
         calls: How many answers it gave.
+        refused: How many calls it refused by the limit of a key.
 
     Returns:
-        What is wrong; None when each call has one row with its price.
+        What is wrong; None when each call has one row, and each answer's has its price.
     """
     with closing(sqlite3.connect(folder / "ledger.db")) as connection:
-        query = "SELECT count(*), sum(state = 'settled' AND cost_usd IS NOT NULL) FROM calls"
-        rows, settled = connection.execute(query).fetchone()
-    return None if rows == settled == calls else f"{rows} rows, {settled} settled, {calls} calls"
+        query = (
+            "SELECT count(*), sum(state = 'settled' AND cost_usd IS NOT NULL),"
+            " sum(state = 'released') FROM calls"
+        )
+        rows, settled, released = connection.execute(query).fetchone()
+    if (rows, settled, released) == (calls + refused, calls, refused):
+        return None
+    return (
+        f"{rows} rows, {settled} settled and {released} released;"
+        f" {calls} calls were answered and {refused} refused"
+    )
 
 
 def _uv(*arguments: str) -> None:

@@ -1,7 +1,8 @@
 """
 One load on a gateway: `gateway_load.py SCENARIO TARGET` prints what was measured, as JSON.
 
-`benchmarks/gateway.py` starts it in a process of its own. TARGET says in JSON where the gateway
+`benchmarks/gateway.py` starts it in a process of its own, and so it does the modules that add loads
+to these. TARGET says in JSON where the gateway
 is, what it wants to be told, and whose CPU counts. Every answer is looked at: the whole text, each
 piece of a stream, its end. It is the standard library alone, so that it takes little of the core.
 """
@@ -15,14 +16,27 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypeAlias, TypedDict, TypeVar
 
 from contenders import MODEL
 from upstream import PIECE, PIECES, TEXT
 
-__all__ = ["LOADS", "STEADY_PER_S", "Target", "cpu_s", "main", "request_body"]
+__all__ = [
+    "LOADS",
+    "STEADY_PER_S",
+    "Connection",
+    "Load",
+    "Loads",
+    "Target",
+    "Wrong",
+    "check",
+    "cpu_s",
+    "main",
+    "percentile",
+    "request_body",
+]
 
 CONNECTIONS = 50
 STEADY_PER_S = 500
@@ -33,6 +47,8 @@ BURST_STREAMS = 6
 # One in so many of a long run is a stream.
 STREAM_EVERY = 10
 LIMIT_S = 120
+# Others take as long as they take.
+LIMITS_S = {"long": None, "idle": 600, "flood": None}
 
 # What an answer must have: whatever a gateway writes anew, the words stay.
 _TEXT = TEXT.encode()
@@ -48,6 +64,10 @@ class Target(TypedDict):
     pids: list[int]
     seconds: float
     requests: int
+    # Where the vendor listens, for a load that tells it when to end its streams.
+    vendor: NotRequired[int]
+    # Whether a 429 is a right answer.
+    refusable: NotRequired[bool]
 
 
 class Wrong(Exception):
@@ -64,9 +84,17 @@ def cpu_s(pids: list[int]) -> float:
 
 
 class Connection(asyncio.Protocol):
-    """A connection, kept alive: one request after the other."""
+    """
+    A connection, kept alive: one request after the other.
+
+    Attributes:
+        right: Which answers are right.
+        status: Of the last answer.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.right: tuple[bytes, ...] = (b"200",)
+        self.status = b""
         self._loop = loop
         self._buffer = bytearray()
         self._body_at = 0
@@ -108,7 +136,8 @@ class Connection(asyncio.Protocol):
         _, found, length = head.partition(b"\r\ncontent-length:")
         self._body_at = end + 4
         self._ends_at = self._body_at + int(length.partition(b"\r\n")[0]) if found else -1
-        if head[9:12] != b"200" and not self._answer.done():
+        self.status = head[9:12]
+        if self.status not in self.right and not self._answer.done():
             self._answer.set_exception(Wrong(bytes(self._buffer[:2000]).decode()))
         return True
 
@@ -141,21 +170,35 @@ def dechunked(data: bytearray, at: int) -> bytes:
         at = end + 4 + size
 
 
+C = TypeVar("C", bound=Connection)
+
+
 class Load:
-    """Asks a gateway in many ways."""
+    """
+    Asks a gateway in many ways.
+
+    Attributes:
+        requests: By kind.
+        sent: How many requests went.
+        target: Who is asked.
+    """
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self.target = target
         self._loop = asyncio.get_running_loop()
-        self._requests = {kind: _request(target, kind) for kind in ("plain", *PIECES)}
+        self.requests = {kind: _request(target, kind) for kind in ("plain", *PIECES)}
         self.sent = 0
 
     async def open(self, number: int) -> list[Connection]:
         """Open connections."""
+        return await self.open_as(Connection, number)
+
+    async def open_as(self, kind: type[C], number: int, port: int | None = None) -> list[C]:
+        """Open connections of a kind; without a port, to the gateway."""
         opened = []
         for _ in range(number):
             _, connection = await self._loop.create_connection(
-                lambda: Connection(self._loop), "127.0.0.1", self._target["port"]
+                lambda: kind(self._loop), "127.0.0.1", port or self.target["port"]
             )
             opened.append(connection)
         return opened
@@ -164,7 +207,7 @@ class Load:
         """Ask once, check the answer, and give the milliseconds that it took."""
         self.sent += 1
         began_s = time.perf_counter()
-        body = await connection.ask(self._requests[kind])
+        body = await connection.ask(self.requests[kind])
         took_s = time.perf_counter() - began_s
         check(kind, body)
         return took_s * 1e3
@@ -184,10 +227,10 @@ class Load:
     async def rate(self) -> dict[str, float]:
         """Measure how much a gateway can do, with 50 connections that never rest."""
         connections = await self.open(CONNECTIONS)
-        await self.for_s(connections, self._target["seconds"] / 5)
-        began_s, began_cpu_s = time.perf_counter(), cpu_s(self._target["pids"])
-        took = await self.for_s(connections, self._target["seconds"])
-        used_s, ended_s = cpu_s(self._target["pids"]) - began_cpu_s, time.perf_counter()
+        await self.for_s(connections, self.target["seconds"] / 5)
+        began_s, began_cpu_s = time.perf_counter(), cpu_s(self.target["pids"])
+        took = await self.for_s(connections, self.target["seconds"])
+        used_s, ended_s = cpu_s(self.target["pids"]) - began_cpu_s, time.perf_counter()
         return {
             "rate": len(took) / (ended_s - began_s),
             "cpu": used_s / len(took) * 1e3,
@@ -198,19 +241,27 @@ class Load:
     async def one(self) -> dict[str, float]:
         """Measure how long an answer takes when nobody else asks."""
         connections = await self.open(1)
-        await self.for_s(connections, self._target["seconds"] / 5)
-        took = await self.for_s(connections, self._target["seconds"])
+        await self.for_s(connections, self.target["seconds"] / 5)
+        took = await self.for_s(connections, self.target["seconds"])
         return {"one_p50": percentile(took, 0.5), "one_p99": percentile(took, 0.99)}
 
     async def steady(self) -> dict[str, float]:
         """Measure how long an answer takes at 500 a second, at moments that chance has chosen."""
-        free = deque(await self.open(STEADY_MOST))
-        await self.for_s(list(free)[:CONNECTIONS], self._target["seconds"] / 5)
+        free = await self.open(STEADY_MOST)
+        await self.for_s(free[:CONNECTIONS], self.target["seconds"] / 5)
+        took = await self.at_times(free, STEADY_PER_S, self.target["seconds"])
+        return {"steady_p50": percentile(took, 0.5), "steady_p99": percentile(took, 0.99)}
+
+    async def at_times(
+        self, connections: list[Connection], per_s: float, seconds: float
+    ) -> list[float]:
+        """Ask at moments that chance has chosen; gives how long each answer took."""
+        free = deque(connections)
         took: list[float] = []
 
         async def once() -> None:
             if not free:
-                raise Wrong(f"{STEADY_MOST} calls wait")
+                raise Wrong(f"{len(connections)} calls wait")
             connection = free.pop()
             took.append(await self.ask(connection, "plain"))
             free.append(connection)
@@ -218,14 +269,14 @@ class Load:
         dice = random.Random(1)
         asking = set()
         began_s = due_s = time.perf_counter()
-        while due_s < began_s + self._target["seconds"]:
-            due_s += dice.expovariate(STEADY_PER_S)
+        while due_s < began_s + seconds:
+            due_s += dice.expovariate(per_s)
             # A loop wakes once a millisecond: a call is sent then, and its time begins then.
             if (early_s := due_s - time.perf_counter()) > 0:
                 await asyncio.sleep(early_s)
             asking.add(asyncio.create_task(once()))
         await asyncio.gather(*asking)
-        return {"steady_p50": percentile(took, 0.5), "steady_p99": percentile(took, 0.99)}
+        return took
 
     async def burst(self) -> dict[str, float]:
         """Measure what a chunk costs when all of a stream comes at once."""
@@ -243,9 +294,9 @@ class Load:
             for _ in range(times):
                 await self.ask(connection, kind)
 
-        began_cpu_s = cpu_s(self._target["pids"])
+        began_cpu_s = cpu_s(self.target["pids"])
         await asyncio.gather(*(streams(connection) for connection in opened))
-        used_s = cpu_s(self._target["pids"]) - began_cpu_s
+        used_s = cpu_s(self.target["pids"]) - began_cpu_s
         return used_s / (times * connections * PIECES[kind]) * 1e6
 
     async def first(self) -> dict[str, float]:
@@ -256,7 +307,7 @@ class Load:
     async def long(self) -> dict[str, float]:
         """Ask so many times, every tenth time for a short stream."""
         connections = await self.open(CONNECTIONS)
-        left = iter(range(self._target["requests"]))
+        left = iter(range(self.target["requests"]))
 
         async def some(connection: Connection) -> None:
             for number in left:
@@ -264,7 +315,7 @@ class Load:
 
         began_s = time.perf_counter()
         await asyncio.gather(*(some(connection) for connection in connections))
-        return {"rate": self._target["requests"] / (time.perf_counter() - began_s)}
+        return {"rate": self.target["requests"] / (time.perf_counter() - began_s)}
 
 
 def check(kind: str, body: bytes) -> None:
@@ -304,7 +355,9 @@ def _request(target: Target, kind: str) -> bytes:
     return f"POST /v1/chat/completions HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body
 
 
-LOADS: dict[str, Callable[[Load], Coroutine[Any, Any, dict[str, float]]]] = {
+Loads: TypeAlias = Mapping[str, Callable[[Load], Coroutine[Any, Any, Mapping[str, Any]]]]
+
+LOADS: Loads = {
     "rate": Load.rate,
     "one": Load.one,
     "steady": Load.steady,
@@ -315,18 +368,17 @@ LOADS: dict[str, Callable[[Load], Coroutine[Any, Any, dict[str, float]]]] = {
 }
 
 
-async def _measure(scenario: str, target: Target) -> dict[str, Any]:
+async def _measure(loads: Loads, scenario: str, target: Target) -> dict[str, Any]:
     load = Load(target)
     try:
-        # A long run takes as long as it takes.
-        async with asyncio.timeout(LIMIT_S if scenario != "long" else None):
-            values = await LOADS[scenario](load)
+        async with asyncio.timeout(LIMITS_S.get(scenario, LIMIT_S)):
+            values = await loads[scenario](load)
     except (Wrong, TimeoutError, OSError) as problem:
         return {"sent": load.sent, "problem": f"{type(problem).__name__}: {problem}"}
     return {"sent": load.sent, "values": values}
 
 
-def main() -> None:
+def main(loads: Loads = LOADS) -> None:
     """Ask as the arguments say."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -336,7 +388,7 @@ def main() -> None:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        print(json.dumps(runner.run(_measure(sys.argv[1], json.loads(sys.argv[2])))))
+        print(json.dumps(runner.run(_measure(loads, sys.argv[1], json.loads(sys.argv[2])))))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from statistics import linear_regression
 from typing import Any
 
 import msgspec
-from client import HERE
-from gateway_processes import CORES, Running, on_core, rss_mb
+from gateway_processes import Running, load_command, rss_mb
 
 __all__ = ["Growth", "grow"]
 
@@ -68,8 +67,7 @@ def grow(running: Running, requests: int, *, calls_seen: Any) -> Growth:
         What was seen.
     """
     before = calls_seen()
-    target = json.dumps(running.target(0, requests))
-    command = on_core(CORES[-1], sys.executable, str(HERE / "gateway_load.py"), "long", target)
+    command = load_command("long", running.target(0, requests))
     samples: list[tuple[int, float]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         said = None

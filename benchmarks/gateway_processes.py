@@ -21,7 +21,16 @@ from gateway_contenders import Start
 from gateway_load import Target, request_body
 from upstream import TEXT
 
-__all__ = ["CORES", "Running", "free_port", "load", "on_core", "rss_mb", "started"]
+__all__ = [
+    "CORES",
+    "Running",
+    "free_port",
+    "load",
+    "load_command",
+    "on_core",
+    "rss_mb",
+    "started",
+]
 
 CORES = sorted(os.sched_getaffinity(0))
 START_LIMIT_S = 60
@@ -70,10 +79,16 @@ def rss_mb(pids: list[int]) -> float:
     return sum(pages) * os.sysconf("SC_PAGE_SIZE") / MB
 
 
-def load(scenario: str, target: Target) -> dict[str, Any]:
-    """Put a load on a gateway, from the core that it has not."""
-    command = on_core(CORES[-1], sys.executable, str(HERE / "gateway_load.py"), scenario)
-    done = subprocess.run([*command, json.dumps(target)], capture_output=True, check=True)
+def load_command(scenario: str, target: Target, script: str = "gateway_load.py") -> list[str]:
+    """Give the command that puts a load on a gateway, from the core that it has not."""
+    command = on_core(CORES[-1], sys.executable, str(HERE / script), scenario)
+    return [*command, json.dumps(target)]
+
+
+def load(scenario: str, target: Target, script: str = "gateway_load.py") -> dict[str, Any]:
+    """Put a load on a gateway."""
+    command = load_command(scenario, target, script)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
