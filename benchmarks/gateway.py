@@ -4,6 +4,8 @@ Measure the gateway beside others, in one interleaved run over loopback.
     uv run --group bench --extra server python benchmarks/gateway.py    ours
     ... benchmarks/gateway.py --peers               and nginx, LiteLLM, Portkey
     ... benchmarks/gateway.py --requests 1000000    does its memory grow?
+    ... benchmarks/gateway.py --idle 9500           what do streams cost that rest?
+    ... benchmarks/gateway.py --tenants             what does one feel of another's flood?
     ... benchmarks/gateway.py --profile rate        where its time goes
 
 A gateway is started as a user starts it, and has the first core alone; the load and the vendor
@@ -13,6 +15,13 @@ the ledger of ours has a row for each. What a gateway adds is its time less that
 straight on the vendor, in the same round. A machine is noisy: only the ratios of one run say
 something. It needs Linux. It prints and writes `benchmarks/results/gateway.json`; it never fails
 for being slow.
+
+Streams that rest have had a word, and then the vendor is silent until it is told to end them. Each
+is a file of the load and of the vendor, and two of the gateway, and a machine allows a process so
+many. A tenant that floods asks from 200 connections without rest, and another one 20 times a
+second: what it waits is compared with what it waits alone, with and without `--rate-limit`, which
+has calls queue in the gateway. What these find stands in `gateway-long.json`, `gateway-idle.json`
+and `gateway-tenants.json`.
 """
 
 from __future__ import annotations
@@ -30,12 +39,15 @@ from pathlib import Path
 from statistics import median
 
 from client import HERE, PEERS, figures, upstream
-from gateway_contenders import GATEWAYS, Gateway, unsettled_or_lost
+from gateway_contenders import GATEWAYS, Gateway, new_key, unsettled_or_lost
+from gateway_idle import most_streams, rest
 from gateway_load import STEADY_PER_S
 from gateway_long import grow
 from gateway_processes import CORES, Running, free_port, load, rss_mb, started
+from gateway_tenants import FLOODS, RATE_LIMIT, Tenants
 from gateway_upstream import CALLS
-from msgspec.structs import replace
+from msgspec import to_builtins
+from msgspec.structs import asdict, replace
 
 __all__ = ["main"]
 
@@ -212,6 +224,58 @@ def run_long(vendor: str, requests: int, out: Path) -> None:
     print(f"\r{growth.table()}\n\n{said}; {growth.rate:,.0f} calls a second")
 
 
+def see_kept(vendor: str, before: int, folder: Path, answered: int, refused: int = 0) -> None:
+    """See that each call that was answered came to the vendor once, and that all have a row."""
+    problem = unsettled_or_lost(folder, answered, refused)
+    seen = calls_seen(vendor) - before
+    if problem or seen != answered:
+        raise SystemExit(f"{seen} calls came for {answered}; the ledger: {problem or 'right'}")
+
+
+def run_idle(vendor: str, streams: int, seconds: float, out: Path) -> None:
+    """Let streams rest in ours, and tell what they cost it."""
+    if streams > most_streams():
+        raise SystemExit(
+            f"{streams} streams need more files than this machine allows a process: "
+            f"{most_streams()} are the most (ulimit -Hn)"
+        )
+    before = calls_seen(vendor)
+    with tempfile.TemporaryDirectory() as folder:
+        start = GATEWAYS[OURS[0]](PEERS).start(Path(folder), vendor, free_port())
+        # All have one address, and so have the calls beside them.
+        command = [*start.command, "--max-connections", str(streams + 100)]
+        with started(OURS[0], replace(start, command=command), Path(folder) / "log") as running:
+            port = int(vendor.rpartition(":")[2])
+            found = rest(running, streams, vendor=port, seconds=seconds)
+        see_kept(vendor, before, Path(folder), found.sent + 1)
+    out.parent.mkdir(exist_ok=True)
+    written = {**asdict(found), "kb_a_stream": found.kb_a_stream()}
+    out.with_stem(f"{out.stem}-idle").write_text(json.dumps(written, indent=1), encoding="utf-8")
+    print(found.table())
+
+
+def run_tenants(vendor: str, rounds: int, seconds: float, out: Path) -> None:
+    """Let one tenant of ours flood, and tell what another one feels of it."""
+    tenants = Tenants(seconds)
+    for _ in range(rounds):
+        for limited, options in (("", []), (", `--rate-limit`", ["--rate-limit", RATE_LIMIT])):
+            before = calls_seen(vendor)
+            with tempfile.TemporaryDirectory() as folder:
+                start = GATEWAYS[OURS[0]](PEERS).start(Path(folder), vendor, free_port())
+                keys = {
+                    case: new_key(start.environment, f"flood-{number}", *terms)
+                    for number, (case, terms) in enumerate(FLOODS.items())
+                }
+                start = replace(start, command=[*start.command, *options])
+                with started(OURS[0], start, Path(folder) / "log") as running:
+                    answered, refused = tenants.measure(running, limited, keys)
+                see_kept(vendor, before, Path(folder), answered + 1, refused)
+    out.parent.mkdir(exist_ok=True)
+    written = json.dumps(to_builtins(tenants.found), indent=1)
+    out.with_stem(f"{out.stem}-tenants").write_text(written, encoding="utf-8")
+    print(tenants.table())
+
+
 def run_profile(vendor: str, scenario: str, name: str, seconds: float) -> None:
     """Print where the time of ours goes, in the thread that serves."""
     with tempfile.TemporaryDirectory() as folder:
@@ -238,15 +302,25 @@ def main() -> None:
     parser.add_argument(
         "--requests", type=int, metavar="N", help="ask ours so often instead, and see it grow"
     )
+    parser.add_argument(
+        "--idle", type=int, metavar="N", help="let so many streams rest in ours instead"
+    )
+    parser.add_argument(
+        "--tenants", action="store_true", help="let one tenant of ours flood beside another"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
     parser.add_argument("--profile", choices=SCENARIOS, help="profile ours instead")
     chosen = parser.parse_args()
     # The vendor gets it from here.
     os.sched_setaffinity(0, {CORES[-1]})
-    if chosen.requests or chosen.profile:
+    if chosen.requests or chosen.idle or chosen.tenants or chosen.profile:
         with upstream("gateway_upstream.py") as vendor:
             if chosen.requests:
                 run_long(vendor, chosen.requests, chosen.out)
+            elif chosen.idle:
+                run_idle(vendor, chosen.idle, chosen.seconds, chosen.out)
+            elif chosen.tenants:
+                run_tenants(vendor, chosen.rounds, chosen.seconds, chosen.out)
             else:
                 run_profile(vendor, chosen.profile, (chosen.who or OURS)[0], chosen.seconds)
         return

@@ -4,7 +4,7 @@ The vendor of the benchmarks: fixed answers over loopback, as cheap as Python ma
 It prints its port and serves until its standard input is closed. The first part of a path says
 how to answer: `/plain/...`, `/delay/...` (after 200 ms), `/burst/...` (a stream, all at once),
 `/short/...` (the same, with ten events), `/paced/...` (a stream, an event every 20 ms).
-`GET /count` gives the requests of each kind.
+`GET /count` gives the requests of each kind. An idle stream is for `gateway_upstream.py` alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 TEXT = "Clouds are white because their drops scatter every colour of the light alike. " * 4
 PIECE = " light"
-PIECES = {"burst": 4000, "paced": 100, "short": 10}
+PIECES = {"burst": 4000, "paced": 100, "short": 10, "idle": 2}
 DELAY_S = 0.2
 PACE_S = 0.02
 

@@ -211,3 +211,35 @@ def test_the_benchmark_watches_the_memory_of_the_gateway(repository: Path, tmp_p
     assert "| calls | MB |" in done.stdout
     assert "| 1,000 | " in done.stdout
     assert 1000 == json.loads((tmp_path / "gateway-long.json").read_text())["samples"][-1][0]
+
+
+def test_the_benchmark_lets_streams_rest_in_the_gateway(repository: Path, tmp_path: Path) -> None:
+    """Twenty streams begin, rest and end whole, with a row each; more than can be are refused."""
+    script, out = repository / "benchmarks" / "gateway.py", tmp_path / "gateway.json"
+    command = [sys.executable, str(script), "--seconds", "0.2", "--out", str(out), "--idle"]
+
+    done = subprocess.run([*command, "20"], capture_output=True, text=True, check=False)
+    refused = subprocess.run([*command, "1000000"], capture_output=True, text=True, check=False)
+
+    assert 0 == done.returncode, done.stderr
+    assert "| | before | 20 streams rest | after |" == done.stdout.splitlines()[0]
+    for figure in ("MB", "ms CPU in a second of rest", "ms p50", "KB a stream"):
+        assert f"| {figure}" in done.stdout
+    assert 20 == json.loads((tmp_path / "gateway-idle.json").read_text())["streams"]
+    assert "are the most" in refused.stderr
+
+
+def test_the_benchmark_lets_one_tenant_flood(repository: Path, tmp_path: Path) -> None:
+    """Each flood gives a row, with and without the vendor's limits: no call was lost or wrong."""
+    script, out = repository / "benchmarks" / "gateway.py", tmp_path / "gateway.json"
+    few = ["--tenants", "--rounds", "1", "--seconds", "0.2", "--out", str(out)]
+
+    done = subprocess.run(
+        [sys.executable, str(script), *few], capture_output=True, text=True, check=False
+    )
+
+    assert 0 == done.returncode, done.stderr
+    for case in ("alone", "beside a flood", "the same, its key has `--rpm 600`"):
+        assert f"| {case} | " in done.stdout
+        assert f"| {case}, `--rate-limit` | " in done.stdout
+    assert 2 == len(json.loads((tmp_path / "gateway-tenants.json").read_text()))
