@@ -224,9 +224,9 @@ def run_long(vendor: str, requests: int, out: Path) -> None:
     print(f"\r{growth.table()}\n\n{said}; {growth.rate:,.0f} calls a second")
 
 
-def see_kept(vendor: str, before: int, folder: Path, answered: int, refused: int = 0) -> None:
+def see_kept(vendor: str, before: int, folder: Path, answered: int) -> None:
     """See that each call that was answered came to the vendor once, and that all have a row."""
-    problem = unsettled_or_lost(folder, answered, refused)
+    problem = unsettled_or_lost(folder, answered)
     seen = calls_seen(vendor) - before
     if problem or seen != answered:
         raise SystemExit(f"{seen} calls came for {answered}; the ledger: {problem or 'right'}")
@@ -268,8 +268,8 @@ def run_tenants(vendor: str, rounds: int, seconds: float, out: Path) -> None:
                 }
                 start = replace(start, command=[*start.command, *options])
                 with started(OURS[0], start, Path(folder) / "log") as running:
-                    answered, refused = tenants.measure(running, limited, keys)
-                see_kept(vendor, before, Path(folder), answered + 1, refused)
+                    answered = tenants.measure(running, limited, keys)
+                see_kept(vendor, before, Path(folder), answered + 1)
     out.parent.mkdir(exist_ok=True)
     written = json.dumps(to_builtins(tenants.found), indent=1)
     out.with_stem(f"{out.stem}-tenants").write_text(written, encoding="utf-8")

@@ -247,30 +247,23 @@ class Portkey:
         )
 
 
-def unsettled_or_lost(folder: Path, calls: int, refused: int = 0) -> str | None:
+def unsettled_or_lost(folder: Path, calls: int) -> str | None:
     """
     Compare the ledger of ours with what was asked, once it has stopped.
 
     Args:
         folder: Where it kept its data.
-        calls: How many answers it gave.
-        refused: How many calls it refused by the limit of a key.
+        calls: How many answers it gave; what the limit of a key refuses has no row.
 
     Returns:
-        What is wrong; None when each call has one row, and each answer's has its price.
+        What is wrong; None when each call has one row, and its price.
     """
     with closing(sqlite3.connect(folder / "ledger.db")) as connection:
-        query = (
-            "SELECT count(*), sum(state = 'settled' AND cost_usd IS NOT NULL),"
-            " sum(state = 'released') FROM calls"
-        )
-        rows, settled, released = connection.execute(query).fetchone()
-    if (rows, settled, released) == (calls + refused, calls, refused):
+        query = "SELECT count(*), sum(state = 'settled' AND cost_usd IS NOT NULL) FROM calls"
+        rows, settled = connection.execute(query).fetchone()
+    if (rows, settled) == (calls, calls):
         return None
-    return (
-        f"{rows} rows, {settled} settled and {released} released;"
-        f" {calls} calls were answered and {refused} refused"
-    )
+    return f"{rows} rows, {settled} settled; {calls} calls were answered"
 
 
 def _uv(*arguments: str) -> None:

@@ -34,7 +34,7 @@ class Counter(msgspec.Struct, frozen=True, kw_only=True):
     A caller's way to the models.
 
     Attributes:
-        provider: The shared provider inside of the caller's limits and budgets.
+        provider: The shared provider inside of the caller's budgets, and those of its limits.
         budgets: What its calls must fit into.
         limiter: Its limits; None: it has none.
         key: Whose it is; None: callers without a key.
@@ -152,10 +152,22 @@ class Counters:
         return told
 
     def _made(self, key: VirtualKey | None) -> Counter:
-        provider = self._provider
+        budgets = self._budgets
+        if key is not None and key.budget is not None:
+            budgets = (*budgets, key.budget)
+        provider: LLMProvider = Accounting(
+            self._provider,
+            ledger=self._ledger,
+            budgets=budgets,
+            catalog=self._catalog,
+            clock=self._clock,
+            scope=(lambda: ("", "")) if key is None else (lambda: ("", key.fingerprint)),
+            client="gateway",
+        )
         limiter = None if key is None else self._limiters.limiter(key)
         if limiter is not None and key is not None:
             who = _scope(key)
+            # Outside: a call that is told to come back has no row, and costs the disk nothing.
             provider = Limiting(
                 provider,
                 limiter=limiter,
@@ -165,19 +177,7 @@ class Counters:
                 patience_s=_PATIENCE_S,
                 learns=False,
             )
-        budgets = self._budgets
-        if key is not None and key.budget is not None:
-            budgets = (*budgets, key.budget)
-        accounting = Accounting(
-            provider,
-            ledger=self._ledger,
-            budgets=budgets,
-            catalog=self._catalog,
-            clock=self._clock,
-            scope=(lambda: ("", "")) if key is None else (lambda: ("", key.fingerprint)),
-            client="gateway",
-        )
-        return Counter(provider=accounting, budgets=budgets, limiter=limiter, key=key)
+        return Counter(provider=provider, budgets=budgets, limiter=limiter, key=key)
 
 
 def _scope(key: VirtualKey) -> tuple[str, str]:
