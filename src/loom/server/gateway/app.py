@@ -2,9 +2,9 @@
 The gateway's application: OpenAI's and Mistral's dialect over one shared provider.
 
 A request passes the same stations on every path, in this order, and there is no other way to a
-model: the key, the dialect, the key's models and longest answer, what the asked vendor does not
-know, the caller's budget and limits, the shared provider. Every error leaves in the caller's
-dialect, with a request id.
+model: the key, the caller's turn, the dialect, the key's models and longest answer, what the asked
+vendor does not know, the caller's limits and budget, the shared provider. Every error leaves in the
+caller's dialect, with a request id.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from loom.server.gateway.keys import VirtualKey, check_request
 from loom.server.gateway.metrics import Answered, Metrics
 from loom.server.gateway.pages import Pages
 from loom.server.gateway.relay import Relay
+from loom.server.gateway.turns import Turns
 from loom.server.line import CallerGone, Line, Receive, Scope, Send, read_body
 from loom.wire.chat_completions.dialect import ChatCompletionsDialect
 from loom.wire.chat_completions.request import decode_chat_request as decode_openai_request
@@ -140,6 +141,7 @@ class Gateway:
             limiters=limiters,
         )
         self.relay = Relay(self._told, clock, rescue=rescue)
+        self.turns = Turns()
         self._pages = Pages(
             self._admit,
             catalog=catalog,
@@ -224,14 +226,12 @@ class Gateway:
     # --- chats -------------------------------------------------------------------------------
 
     async def _chat(self, call: Call) -> None:
-        self._admit(call)
-        body = await read_body(call.receive, self._body_bytes)
+        body = await self._body(call)
         asked = _READ[call.speaks](check_body(read_json(body)))
         await self._serve(call, asked, self._prepared(call, asked, body, self._provider.name))
 
     async def _fim(self, call: Call) -> None:
-        self._admit(call)
-        body = await read_body(call.receive, self._body_bytes)
+        body = await self._body(call)
         check_body(read_json(body))
         asked = call.dialect.decode_infill_request(body)
         await self._serve(call, asked, self._prepared(call, asked, body, "mistral-fim"))
@@ -253,8 +253,7 @@ class Gateway:
             raise outward(error) from None
 
     async def _embeddings(self, call: Call) -> None:
-        self._admit(call)
-        body = await read_body(call.receive, self._body_bytes)
+        body = await self._body(call)
         check_body(read_json(body))
         asked = call.dialect.decode_embeddings_request(body)
         request = self._prepared(call, as_chat(asked), b"", "")
@@ -269,6 +268,13 @@ class Gateway:
             await call.line.whole(200, headers, vectors)
 
         await unless_gone(call.listeners, call.receive, answer())
+
+    async def _body(self, call: Call) -> bytes:
+        """Let a caller in, and give what it sends when its turn has come."""
+        self._admit(call)
+        body = await read_body(call.receive, self._body_bytes)
+        await self.turns.take("" if call.key is None else call.key.id)
+        return body
 
     def _prepared(self, call: Call, asked: ChatRequest, body: bytes, wire: str) -> ChatRequest:
         """The request as the shared provider gets it; `wire` names the format of `body`."""
