@@ -276,6 +276,7 @@ def test_metrics_count_what_was_asked(gateway: Begin) -> None:
         "cost_usd_total{",
         'refused_at_door_total{reason="limit"} 1.0',
         "in_flight",
+        "waiting 0.0",
         "ledger_queue 0.0",
         'ready{part="ledger"} 1.0',
         'breaker_open{origin="http://127.0.0.1:',

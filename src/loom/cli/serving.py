@@ -176,7 +176,7 @@ class Serving:
         given |= {name: value for name, value in more.items() if value is not None}
         client = async_client_of(given)
         self._clients.append(client)
-        return build_gateway(
+        self._gateway = build_gateway(
             provider=client.provider,
             ledger=self._ledger,
             ring=self._ring,
@@ -191,6 +191,7 @@ class Serving:
             limiters=self._limiters,
             timeouts=replace(Timeouts(), **{k: v for k, v in limits.items() if v is not None}),
         )
+        return self._gateway
 
     async def _opening(self) -> None:
         self._open.push_async_callback(self._ledger.aclose)
@@ -240,6 +241,8 @@ class Serving:
             "part",
             lambda: {name: said == OK for name, said in self._readiness().items()},
         )
+        waiting = "Calls that wait for their caller's turn to begin."
+        watch("waiting", waiting, "", lambda: {"": self._gateway.turns.waiting})
         queued = partial(getattr, self._ledger, "waiting", 0)
         watch("ledger_queue", "Calls that wait for their row.", "", lambda: {"": queued()})
         watch("breaker_open", "1 for each origin that is not asked.", "origin", self._breakers)
