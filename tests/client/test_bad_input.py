@@ -11,13 +11,16 @@ import pytest
 
 from loom import (
     AsyncMistral,
+    AsyncOpenAI,
     ConfigInvalid,
     ImagePart,
     InvalidAPIKey,
     InvalidRequest,
     LoomError,
     Message,
+    Mistral,
     ModelNotFound,
+    OpenAI,
     TextPart,
     Timeouts,
     ToolSpec,
@@ -213,6 +216,14 @@ async def test_argument_is_refused(
     """A bad argument of the client is refused when the client is made."""
     with pytest.raises(kind, match=re.escape(said)):
         AsyncMistral("a-key", **arguments)
+
+
+@pytest.mark.parametrize("make", [Mistral, AsyncMistral, OpenAI, AsyncOpenAI])
+def test_a_wrong_argument_names_what_was_written(make: Any) -> None:
+    """Not the class that holds the arguments of both kinds of client."""
+    name = make.__name__.removeprefix("Async")
+    with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) .*'modle'"):
+        make("key", modle="x")
 
 
 async def test_unknown_argument_is_a_type_error() -> None:

@@ -290,3 +290,8 @@ class OpenAIConstructor(Constructed):
         # None: as the place is usually spoken to.
         chosen = None if limit_field is None else chat_completions(limit_field=limit_field)
         self._make(OPENAI, api_key, arguments, chosen)
+
+
+# A wrong argument's error names what people write.
+MistralConstructor.__init__.__wrapped__.__qualname__ = "Mistral.__init__"  # type: ignore[attr-defined]  # `discreet` wraps it
+OpenAIConstructor.__init__.__wrapped__.__qualname__ = "OpenAI.__init__"  # type: ignore[attr-defined]  # the same
