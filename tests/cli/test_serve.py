@@ -20,6 +20,7 @@ from loom.ledger.entry import Entry
 from loom.ledger.open import open_ledger
 from loom.server.gateway.limits import DoorLimits
 from loom.server.simulator import Simulator
+from loom.testing import FakeClock, turn
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run, Start
@@ -415,6 +416,33 @@ def test_a_bad_configuration_changes_nothing(
         _until(running, b"the configuration was reloaded")
         assert 200 == running.chat().status
         assert [2, 1] == [len(each.journal.entries()) for each in (first, second)]
+
+
+@pytest.mark.anyio
+async def test_what_was_replaced_is_closed_after_its_last_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G22: requests end as they began, and then their vendor's sockets go."""
+    from loom.cli.serving import Serving
+
+    monkeypatch.setenv("MISTRAL_API_KEY", "a-key")
+    serving = Serving(
+        ledger="memory:", keys=tmp_path / "keys.db", host="127.0.0.1", client={},
+        body_bytes=1000, connections=10,
+    )  # fmt: skip
+    serving._clock = FakeClock(auto=True)  # type: ignore[assignment]  # a clock
+    old = serving._app()
+    (_, client), old.running = serving._served[0], 1
+    new = await serving._reloaded()
+    await turn(20)
+    assert [old, new] == [gateway for gateway, _ in serving._served]
+    assert "closed" not in repr(client)
+
+    old.running = 0
+    await turn(20)
+    assert [new] == [gateway for gateway, _ in serving._served]
+    assert "closed" in repr(client)
+    await serving._close_clients()
 
 
 def test_a_call_ends_when_the_settings_say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -20,7 +21,7 @@ from loom.layers.breaker import Breaker
 from loom.layers.limiter import Limiter
 from loom.ledger.entry import Opening
 from loom.ledger.open import open_ledger
-from loom.server.gateway.app import build_gateway
+from loom.server.gateway.app import Gateway, build_gateway
 from loom.server.gateway.counter import KeyLimiters
 from loom.server.gateway.keys import open_door
 from loom.server.gateway.keys_ring import KeyRing
@@ -48,6 +49,7 @@ ROUTES = (
 # As many as a process may have open: one for a caller, one for the vendor, some for the rest.
 _FILES = 65_536
 _OTHER_FILES = 256
+_LOOK_S = 1.0
 
 
 class Serving:
@@ -112,7 +114,9 @@ class Serving:
         self._readiness = Readiness()
         self._readiness.watch("ledger", self._ledger_state)
         self._readiness.watch("keys", self._keys_trouble)
-        self._clients: list[AsyncClient] = []
+        # The last one serves; those before it end what they began.
+        self._served: list[tuple[Gateway, AsyncClient]] = []
+        self._retiring: set[asyncio.Task[None]] = set()
         self._sockets = 1
         self._open = AsyncExitStack()
 
@@ -163,7 +167,7 @@ class Serving:
 
     # --- its parts -----------------------------------------------------------------------------
 
-    def _app(self) -> Any:
+    def _app(self) -> Gateway:
         """Make the application by the settings as they are now."""
         given = dict(self._given)
         settings = load_settings()
@@ -175,8 +179,7 @@ class Serving:
         }  # fmt: skip
         given |= {name: value for name, value in more.items() if value is not None}
         client = async_client_of(given)
-        self._clients.append(client)
-        self._gateway = build_gateway(
+        gateway = build_gateway(
             provider=client.provider,
             ledger=self._ledger,
             ring=self._ring,
@@ -191,7 +194,8 @@ class Serving:
             limiters=self._limiters,
             timeouts=replace(Timeouts(), **{k: v for k, v in limits.items() if v is not None}),
         )
-        return self._gateway
+        self._served.append((gateway, client))
+        return gateway
 
     async def _opening(self) -> None:
         self._open.push_async_callback(self._ledger.aclose)
@@ -206,19 +210,34 @@ class Serving:
             )
 
     async def _close_clients(self) -> None:
-        for client in self._clients:
+        for task in tuple(self._retiring):
+            task.cancel()
+        for _, client in self._served:
             await client.aclose()
 
-    async def _reloaded(self) -> Any:
+    async def _reloaded(self) -> Gateway:
         # First what can fail: the old application stays whole if the new one cannot be made.
         catalog, before = load_catalog(), self._catalog
         self._catalog = catalog
+        old = self._served[-1]
         try:
-            return self._app()
+            app = self._app()
         except Exception:
             # Whatever a setting or an extra came to: what runs goes on with what it had.
             self._catalog = before
             raise
+        task = asyncio.ensure_future(self._retire(*old))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return app
+
+    async def _retire(self, gateway: Gateway, client: AsyncClient) -> None:
+        """Close the sockets of an application that another one follows, after its last request."""
+        await self._clock.sleep(_LOOK_S)
+        while gateway.running:
+            await self._clock.sleep(_LOOK_S)
+        self._served.remove((gateway, client))
+        await client.aclose()
 
     # --- what is told of them --------------------------------------------------------------------
 
@@ -242,7 +261,7 @@ class Serving:
             lambda: {name: said == OK for name, said in self._readiness().items()},
         )
         waiting = "Calls that wait for their caller's turn to begin."
-        watch("waiting", waiting, "", lambda: {"": self._gateway.turns.waiting})
+        watch("waiting", waiting, "", lambda: {"": self._served[-1][0].turns.waiting})
         queued = partial(getattr, self._ledger, "waiting", 0)
         watch("ledger_queue", "Calls that wait for their row.", "", lambda: {"": queued()})
         watch("breaker_open", "1 for each origin that is not asked.", "origin", self._breakers)

@@ -87,6 +87,12 @@ class Gateway:
     """
     The application.
 
+    Attributes:
+        counters: What stands around the provider for each caller.
+        relay: Sends streams.
+        turns: Who begins next.
+        running: Requests on their way.
+
     Args:
         provider: Who answers, with every layer but money: shared by all callers.
         ledger: One row for each call.
@@ -142,6 +148,7 @@ class Gateway:
         )
         self.relay = Relay(self._told, clock, rescue=rescue)
         self.turns = Turns()
+        self.running = 0
         self._pages = Pages(
             self._admit,
             catalog=catalog,
@@ -169,9 +176,11 @@ class Gateway:
         if scope["type"] != "http":
             return
         call = self._call(scope, receive, send)
+        self.running += 1
         try:
             await self._answered(call, scope["method"])
         finally:
+            self.running -= 1
             self._count(call)
 
     async def _answered(self, call: Call, method: str) -> None:
