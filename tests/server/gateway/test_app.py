@@ -376,7 +376,7 @@ def test_a_caller_that_leaves_in_the_middle_has_its_bill(speaks: dict[str, str])
         (row,) = served.rows()
         assert "settled" == row.state
         assert row.output_tokens
-        assert 0 == served.gateway.relay.draining
+        served.wait(lambda: served.gateway.relay.draining == 0)
 
 
 def test_a_caller_that_leaves_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +387,7 @@ def test_a_caller_that_leaves_is_not_waited_for_for_ever(monkeypatch: pytest.Mon
         served.wait(lambda: served.rows()[0].state != "open")
         (row,) = served.rows()
         assert "estimated" == row.state
-        assert 0 == served.gateway.relay.draining == served.gateway.relay.streams
+        served.wait(lambda: served.gateway.relay.draining == served.gateway.relay.streams == 0)
 
 
 def test_only_so_many_are_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
