@@ -21,7 +21,7 @@ from loom.layers.breaker import Breaker
 from loom.layers.limiter import Limiter
 from loom.ledger.entry import Opening
 from loom.ledger.open import open_ledger
-from loom.server.gateway.app import Gateway, build_gateway
+from loom.server.gateway.app import Gateway
 from loom.server.gateway.counter import KeyLimiters
 from loom.server.gateway.keys import open_door
 from loom.server.gateway.keys_ring import KeyRing
@@ -179,7 +179,7 @@ class Serving:
         }  # fmt: skip
         given |= {name: value for name, value in more.items() if value is not None}
         client = async_client_of(given)
-        gateway = build_gateway(
+        gateway = Gateway(
             provider=client.provider,
             ledger=self._ledger,
             ring=self._ring,

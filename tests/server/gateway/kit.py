@@ -21,7 +21,7 @@ from loom.core.errors import InvalidAPIKey
 from loom.ledger.contract import all_entries
 from loom.ledger.entry import Entry
 from loom.ledger.memory import MemoryLedger
-from loom.server.gateway.app import Gateway, Ring, build_gateway
+from loom.server.gateway.app import Gateway, Ring
 from loom.server.gateway.keys import VirtualKey
 from loom.server.simulator import Simulator
 
@@ -73,7 +73,7 @@ class Served:
     def __enter__(self) -> Self:
         self.sim.__enter__()  # starts it, if it does not run
         self.client = self.make_client()
-        self.gateway = build_gateway(
+        self.gateway = Gateway(
             provider=self.client.provider,
             ledger=self.ledger,
             ring=self._ring,

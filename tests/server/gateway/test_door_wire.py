@@ -14,7 +14,7 @@ from loom.core.ambient import SystemClock
 from loom.layers.cost import Costing
 from loom.ledger.memory import MemoryLedger
 from loom.providers.scripted import ScriptedProvider
-from loom.server.gateway.app import build_gateway
+from loom.server.gateway import app as gateway
 
 MODEL = "mistral-small-latest"
 USER = {"role": "user", "content": "Hello"}
@@ -27,7 +27,7 @@ class Gateway(Running):
         catalog, clock = Catalog.builtin(), SystemClock()
         self.ledger = MemoryLedger()
         numbers = iter(range(10_000))
-        app = build_gateway(
+        app = gateway.Gateway(
             provider=Costing(ScriptedProvider(), catalog=catalog, clock=clock),
             ledger=self.ledger,
             ring=None,

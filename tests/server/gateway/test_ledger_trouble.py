@@ -25,7 +25,7 @@ from loom.ledger.budgets import Budget
 from loom.ledger.entry import Entry
 from loom.ledger.sqlite.store import SqliteLedger
 from loom.providers.scripted import ScriptedProvider
-from loom.server.gateway.app import build_gateway
+from loom.server.gateway.app import Gateway
 from loom.server.gateway.readiness import OK, Readiness
 
 MODEL = "mistral-small-latest"
@@ -68,7 +68,7 @@ def gateway(
     trouble = lambda: OK if ledger.trouble is None else f"unavailable: {ledger.trouble}"  # noqa: E731 - one expression
     readiness.watch("ledger", trouble)
     numbers = iter(range(1000))
-    app = build_gateway(
+    app = Gateway(
         provider=Costing(provider or ScriptedProvider(), catalog=catalog, clock=clock),
         ledger=ledger,
         ring=None,

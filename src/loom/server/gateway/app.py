@@ -45,7 +45,7 @@ from loom.wire.mistral.dialect import MistralDialect
 from loom.wire.mistral.history import legal_history
 from loom.wire.mistral.request import decode_chat_request as decode_mistral_request
 
-__all__ = ["BODY_BYTES", "Gateway", "Ring", "build_gateway"]
+__all__ = ["BODY_BYTES", "Gateway", "Ring"]
 
 BODY_BYTES = 8 * 1024 * 1024
 """What a request's body may weigh (reliability rule S6)."""
@@ -390,19 +390,6 @@ class Gateway:
         # OpenAI's own word for it is a 429, which its clients would try again (G8).
         status = 402 if isinstance(error, BudgetExceeded) else reply.status
         await call.line.whole(status, headers, reply.body)
-
-
-def build_gateway(**parts: Any) -> Gateway:
-    """
-    Make the application.
-
-    Args:
-        parts: As those of `Gateway`.
-
-    Returns:
-        It.
-    """
-    return Gateway(**parts)
 
 
 def _bare(path: str) -> str:
